@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""The `samepage` command. Each command lives in a file of its own here and is one line in COMMANDS."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from harness.errors import SamepageError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    # name: (module and attribute of the click command, one line of help)
+    "image": ("harness.cli.image:image", "Build or verify the guest image."),
+    "lock": ("harness.cli.lock:lock", "Renew a lock file from the current Debian archive."),
+    "module": ("harness.cli.module:module", "Build the out-of-tree module for a pinned kernel."),
+    "run": ("harness.cli.run:run", "Run a workload in a guest and report."),
+    "shell": ("harness.cli.shell:shell", "A console or an ssh session in a guest with the module loaded."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module only when it is asked for: a quick command stays quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="samepage")
+def cli() -> None:
+    """Build, boot, load, break and measure a kernel module under QEMU.
+
+    Exit codes: 0 pass, 1 fail (the check ran and found a fault), 2 could not run.
+    """
+
+
+def main() -> None:
+    """Run the command line; every error that a person can cause is printed without a traceback."""
+    try:
+        code = cli.main(prog_name="samepage", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("samepage: interrupted", err=True)
+        sys.exit(130)
+    except SamepageError as error:
+        click.echo(f"samepage: error: {error}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
