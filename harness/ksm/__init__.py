@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Everything that knows same-page merging: workloads, content oracle, counters, results, reports."""

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+#ifndef MEMWORK_DIGEST_H
+#define MEMWORK_DIGEST_H
+
+#include <stdint.h>
+
+#define END_OF_PROCESS	UINT64_MAX	/* as the address of a record; its digest is then the number of records */
+
+/* Write (u64 address, u64 digest) for each private anonymous page of the process to stdout; 0 or an exit code. */
+int digest_process(int pid);
+
+#endif
