@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""Out-of-tree modules: source folder in, loadable .ko out, the same bytes wherever and whenever it is built.
+
+The source is copied into a work folder of the cache, which appears to kbuild as /build/module: paths inside the module
+do not depend on the machine. The work folder keeps its objects, so that the next build compiles only what changed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from harness.config import Config
+from harness.errors import CheckFailed, SamepageError
+from harness.packages.lock import Lock, load_lock
+from harness.packages.recipe import load_recipe
+from harness.progress import step
+from harness.sandbox import Sandbox
+from harness.store import built_folder, exclusive, file_sha256, key_of
+from harness.toolroot import tool_root
+
+BUILD_PATH = "/build/module"
+
+_PRODUCTS = ("*.o", "*.ko", "*.mod", "*.mod.c", ".*", "Module.symvers", "modules.order", "*.symversions", "__pycache__")
+_TIMEOUT = 900
+# Raised when modules come to be built in another way from the same inputs.
+_METHOD = "1"
+
+
+@dataclass(frozen=True)
+class BuiltModule:
+    """A module ready to be loaded into a guest that runs kernel `release`."""
+
+    name: str
+    ko: Path
+    """Without debug information: this is what a guest loads."""
+    sha256: str
+    """Of `ko`."""
+    release: str
+    debug: Path
+    """The same module with DWARF, for decoding addresses."""
+
+
+@dataclass(frozen=True)
+class Kbuild:
+    """kbuild of one pinned kernel, ready to run over a module's source."""
+
+    config: Config
+    kernel: str
+    release: str
+    compiler: str
+    root: Path
+
+    def make(self, work: Path, variables: Mapping[str, str]) -> subprocess.CompletedProcess[bytes]:
+        """Run kbuild over the folder `work` (seen as /build/module) and return what it said."""
+        return Sandbox(self.root).run(
+            [
+                "make",
+                f"--jobs={self.config.jobs}",
+                "--no-print-directory",
+                f"--directory=/usr/src/linux-headers-{self.release}",
+                f"M={BUILD_PATH}",
+                *(f"{name}={value}" for name, value in variables.items()),
+                "modules",
+            ],
+            rw={work: BUILD_PATH},
+            env={"KBUILD_BUILD_TIMESTAMP": "@0", "KBUILD_BUILD_USER": "samepage", "KBUILD_BUILD_HOST": "samepage"},
+            timeout=_TIMEOUT,
+            check=False,
+        )
+
+
+def kbuild_for(config: Config, kernel: str) -> Kbuild:
+    """Return kbuild of the recipe `kernel-<kernel>`, downloading and unpacking it if need be."""
+    name = f"kernel-{kernel}"
+    recipe = load_recipe(config.images, name)
+    lock: Lock = load_lock(config.images, name)
+    if recipe.kernel is None or lock.release is None:
+        raise SamepageError("is no kernel's recipe: [kernel] or the lock's release is missing", where=name)
+    return Kbuild(config, kernel, lock.release, recipe.kernel.compiler, tool_root(config, name))
+
+
+def build_module(config: Config, source: Path, kernel: str) -> BuiltModule:
+    """Build the module in folder `source` for a pinned kernel; quick when that content was built before.
+
+    Raises CheckFailed with the compiler's messages when it does not build.
+    """
+    source = source.resolve()
+    files = source_files(source)
+    kbuild = kbuild_for(config, kernel)
+    variables = {} if config.module_btf else {"CONFIG_DEBUG_INFO_BTF_MODULES": ""}
+    # The tool root's name holds the hash of every package in it.
+    key = key_of(_METHOD, kbuild.root.name, str(variables), *(part for item in files.items() for part in item))
+
+    def build(folder: Path) -> None:
+        with step(f"Building {source.name} for Linux {kbuild.release}"):
+            debug = _compile(kbuild, source, files, variables, folder)
+            strip = ["strip", "--strip-debug", f"/out/{debug.name}", "-o", f"/out/{debug.stem}.ko"]
+            Sandbox(kbuild.root).run(strip, rw={folder: "/out"})
+
+    folder = built_folder(config.cache / "modules" / f"{kernel}-{key}", build)
+    (ko,) = folder.glob("*.ko")
+    return BuiltModule(
+        name=ko.stem.replace("-", "_"),
+        ko=ko,
+        sha256=file_sha256(ko),
+        release=kbuild.release,
+        debug=folder / f"{ko.stem}.debug",
+    )
+
+
+def source_files(source: Path) -> dict[str, bytes]:
+    """Return the content of every source file of a module by its path in the folder (not what a build leaves there)."""
+    if not any((source / name).is_file() for name in ("Kbuild", "Makefile")):
+        raise SamepageError("has no Kbuild file and no Makefile", where=source, hint="Set `module` in [tool.samepage].")
+    return {path.relative_to(source).as_posix(): path.read_bytes() for path in sorted(_walk(source))}
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if any(fnmatchcase(path.name, pattern) for pattern in _PRODUCTS):
+            continue
+        if path.is_dir():
+            yield from _walk(path)
+        else:
+            yield path
+
+
+def work_folder(kbuild: Kbuild, source: Path, purpose: str) -> Path:
+    """Return the folder of the cache in which kbuild keeps its objects of this source for this kernel and purpose."""
+    key = key_of(_METHOD, kbuild.root.name, str(source.resolve()), purpose)
+    return kbuild.config.cache / "work" / f"{kbuild.kernel}-{key}"
+
+
+def synchronise(files: Mapping[str, bytes], work: Path) -> None:
+    """Make the sources in `work` equal to `files`, without touching what is equal already (make looks at times)."""
+    work.mkdir(parents=True, exist_ok=True)
+    for path in [path for path in _walk(work) if path.relative_to(work).as_posix() not in files]:
+        path.unlink()
+    for name, data in files.items():
+        path = work / name
+        if not path.is_file() or path.read_bytes() != data:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+
+def _compile(kbuild: Kbuild, source: Path, files: Mapping[str, bytes], variables: Mapping[str, str], out: Path) -> Path:
+    """Bring the work folder up to date, copy NAME.ko from it to NAME.debug in `out`, and return that."""
+    work = work_folder(kbuild, source, str(variables))
+    with exclusive(work.with_name(work.name + ".lock")):
+        synchronise(files, work)
+        for stale in work.glob("*.ko"):
+            stale.unlink()
+        result = kbuild.make(work, variables)
+        said = (result.stdout + result.stderr).decode(errors="replace").replace(BUILD_PATH, str(source))
+        if result.returncode != 0:
+            raise CheckFailed(f"does not build for Linux {kbuild.release}:\n{said.strip()}", where=source)
+        modules = list(work.glob("*.ko"))
+        if len(modules) != 1:
+            names = ", ".join(path.name for path in modules) or "none"
+            raise CheckFailed(f"one .ko was expected in the top folder, found: {names}", where=source)
+        return Path(shutil.copyfile(modules[0], out / f"{modules[0].stem}.debug"))

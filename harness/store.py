@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Folders of the cache that are built once: complete or absent, never half there, whoever else builds meanwhile."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.errors import SamepageError
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock on `path` against every other process; the kernel frees it when this process dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def built_folder(folder: Path, build: Callable[[Path], None]) -> Path:
+    """Return `folder`; where it is missing, let `build` fill an empty folder beside it, and rename that when done.
+
+    An interrupted build leaves only a folder ending in `.partial`, which the next one removes.
+    """
+    if folder.is_dir():
+        return folder
+    with exclusive(folder.with_name(folder.name + ".lock")):
+        if folder.is_dir():
+            return folder
+        partial = folder.with_name(folder.name + ".partial")
+        remove_tree(partial)
+        partial.mkdir(parents=True)
+        build(partial)
+        partial.rename(folder)
+    return folder
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove `folder` and everything in it, read-only folders included; nothing to do if it is not there."""
+    if not folder.is_symlink() and not folder.exists():
+        return
+    for parent, folders, _ in os.walk(folder):
+        for name in folders:
+            child = Path(parent, name)
+            if not child.is_symlink():
+                child.chmod(0o700)
+    shutil.rmtree(folder)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content as 64 hexadecimal digits."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SamepageError(f"cannot be read: {error.strerror}", where=path) from error
+
+
+def key_of(*parts: str | bytes) -> str:
+    """Return a name of 16 hexadecimal digits for what is made from `parts`."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:16]
