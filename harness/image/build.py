@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""From recipes and lock files to an image in the cache, built when it is first asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from harness.config import Config
+from harness.errors import SamepageError
+from harness.image.cpio import newc_archive
+from harness.image.erofs import make_erofs
+from harness.image.kernel import extract_vmlinux, find_vmlinuz
+from harness.image.modules import index_modules, module_tree, read_module
+from harness.image.programs import compile_program
+from harness.image.recipe import ImageRecipe, guest_sources, load_image_recipe, overlay_folder
+from harness.image.root import base_tree, root_tree
+from harness.packages.lock import load_lock, lock_path
+from harness.progress import step
+from harness.sandbox import Sandbox
+from harness.store import built_folder, file_sha256, key_of
+from harness.toolroot import tool_root, unpacked_groups
+
+FILES = ("vmlinuz", "vmlinux", "initramfs", "root.erofs", "modules.erofs")
+"""What an image consists of."""
+
+_MANIFEST = "image.json"
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a guest boots."""
+
+    kernel: str
+    """Name of the recipe without its prefix: 6.12."""
+    release: str
+    """What `uname -r` says in the guest."""
+    vmlinuz: Path
+    vmlinux: Path
+    """The same kernel uncompressed, which QEMU starts by PVH: sooner, but always at the same address (no KASLR)."""
+    initramfs: Path
+    root: Path
+    modules: Path
+    sha256: str
+    """Over all of the files."""
+
+    def files(self) -> list[Path]:
+        """Return every file that the image consists of."""
+        return [self.vmlinuz, self.vmlinux, self.initramfs, self.root, self.modules]
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    kernel: str
+    release: str
+    sha256: str
+    files: dict[str, str]
+
+
+def ensure_image(config: Config, kernel: str) -> Image:
+    """Return the image for a kernel, building what is missing of it. With nothing to do this only reads small files."""
+    folder = built_folder(
+        config.cache / "images" / f"{kernel}-{_inputs_key(config, kernel)}",
+        lambda partial: _build(config, kernel, partial),
+    )
+    manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=_Manifest)
+    return Image(
+        kernel=manifest.kernel,
+        release=manifest.release,
+        vmlinuz=folder / "vmlinuz",
+        vmlinux=folder / "vmlinux",
+        initramfs=folder / "initramfs",
+        root=folder / "root.erofs",
+        modules=folder / "modules.erofs",
+        sha256=manifest.sha256,
+    )
+
+
+def _inputs_key(config: Config, kernel: str) -> str:
+    """A name for everything that an image is made from: recipes, locks, sources, and the code that builds."""
+    return key_of(*(part for path in _inputs(config, kernel) for part in (path.name, path.read_bytes())))
+
+
+def _inputs(config: Config, kernel: str) -> Iterator[Path]:
+    toolchain = load_image_recipe(config.images).toolchain
+    for name in sorted({"tools", "guest", toolchain, f"kernel-{kernel}"}):
+        yield config.images / f"{name}.toml"
+        yield lock_path(config.images, name)
+    for folder in (guest_sources(config.images), overlay_folder(config.images)):
+        yield from sorted(path for path in folder.rglob("*") if path.is_file())
+    yield from sorted(Path(__file__).parent.glob("*.py"))
+
+
+def _build(config: Config, kernel: str, folder: Path) -> None:
+    recipe = load_image_recipe(config.images)
+    release = load_lock(config.images, f"kernel-{kernel}").release
+    if release is None:
+        raise SamepageError("the lock names no kernel release", where=lock_path(config.images, f"kernel-{kernel}"))
+    tools = Sandbox(tool_root(config, "tools"))
+    package_tree = unpacked_groups(config, f"kernel-{kernel}", ["image"])
+    with tempfile.TemporaryDirectory(prefix="image-", dir=config.cache) as scratch:
+        programs = _compile_all(config, recipe, Path(scratch))
+        _build_root(config, recipe, programs, tools, Path(scratch), folder)
+        _build_kernel(recipe, programs, tools, package_tree, release, Path(scratch), folder)
+    files = {name: file_sha256(folder / name) for name in FILES}
+    total = hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in files.items()).encode()).hexdigest()
+    manifest = _Manifest(kernel=kernel, release=release, sha256=total, files=files)
+    (folder / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+
+
+def _compile_all(config: Config, recipe: ImageRecipe, scratch: Path) -> dict[str, Path]:
+    toolchain = Sandbox(tool_root(config, recipe.toolchain))
+    out = scratch / "programs"
+    out.mkdir()
+    with step("Compiling the guest's programs"):
+        sources = guest_sources(config.images)
+        return {name: compile_program(toolchain, sources, name, item, out) for name, item in recipe.program.items()}
+
+
+def _build_root(
+    config: Config, recipe: ImageRecipe, programs: dict[str, Path], tools: Sandbox, scratch: Path, folder: Path
+) -> None:
+    base = base_tree(config)
+    stage = scratch / "root"
+    stage.mkdir()
+    with step("Building the guest's root"):
+        installed = {item.path: programs[name] for name, item in recipe.program.items()}
+        links = {link: f"/{item.path}" for item in recipe.program.values() for link in item.links}
+        root_tree(base, overlay_folder(config.images), installed, links, stage)
+        make_erofs(tools, stage, folder / "root.erofs")
+
+
+def _build_kernel(
+    recipe: ImageRecipe,
+    programs: dict[str, Path],
+    tools: Sandbox,
+    package_tree: Path,
+    release: str,
+    scratch: Path,
+    folder: Path,
+) -> None:
+    with step(f"Selecting modules of Linux {release}"):
+        index = index_modules(tools, package_tree, release, scratch / "depmod")
+        boot = index.load_order(recipe.modules.boot, every_provider=False)
+        chosen = index.load_order([*recipe.modules.boot, *recipe.modules.root], every_provider=True)
+        make_erofs(
+            tools, module_tree(tools, package_tree, release, chosen, scratch / "modules"), folder / "modules.erofs"
+        )
+    with step("Building the initramfs and the kernel"):
+        files = {
+            item.initramfs: (0o755, programs[name].read_bytes())
+            for name, item in recipe.program.items()
+            if item.initramfs
+        }
+        names = {path: f"modules/{Path(path).name.removesuffix('.xz')}" for path in boot}
+        files |= {name: (0o644, read_module(package_tree, release, path)) for path, name in names.items()}
+        files["modules.load"] = (0o644, "".join(f"/{name}\n" for name in names.values()).encode())
+        (folder / "initramfs").write_bytes(newc_archive(files))
+        vmlinuz = find_vmlinuz(package_tree, release)
+        (folder / "vmlinuz").write_bytes(vmlinuz.read_bytes())
+        (folder / "vmlinux").write_bytes(extract_vmlinux(tools, vmlinuz))

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""The kernel as it boots: vmlinuz from the package, and the ELF file inside of it."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from harness.errors import SamepageError
+from harness.sandbox import Sandbox
+
+# Offsets in a bzImage: Documentation/arch/x86/boot.rst.
+_MAGIC_AT, _MAGIC = 0x202, b"HdrS"
+_SETUP_SECTORS_AT = 0x1F1
+_PAYLOAD_AT = 0x248
+
+_DECOMPRESS = {b"\x28\xb5\x2f\xfd": ["zstd", "-dc"], b"\xfd7zXZ\0": ["xz", "-dc"], b"\x1f\x8b": ["gzip", "-dc"]}
+
+
+def find_vmlinuz(package_tree: Path, release: str) -> Path:
+    """Return the bzImage in an unpacked kernel package (its place has moved with Linux 7)."""
+    for path in (f"boot/vmlinuz-{release}", f"usr/lib/modules/{release}/vmlinuz"):
+        if (package_tree / path).is_file():
+            return package_tree / path
+    raise SamepageError(f"has no vmlinuz of {release}", where=package_tree)
+
+
+def extract_vmlinux(tools: Sandbox, vmlinuz: Path) -> bytes:
+    """Return the uncompressed kernel inside a bzImage: QEMU starts it by PVH, without decompression in the guest."""
+    image = vmlinuz.read_bytes()
+    if image[_MAGIC_AT : _MAGIC_AT + 4] != _MAGIC:
+        raise SamepageError("is not a bzImage", where=vmlinuz)
+    setup_size = (image[_SETUP_SECTORS_AT] + 1) * 512
+    offset, length = struct.unpack_from("<II", image, _PAYLOAD_AT)
+    payload = image[setup_size + offset : setup_size + offset + length]
+    for magic, program in _DECOMPRESS.items():
+        if payload.startswith(magic):
+            # The last four bytes are the uncompressed size, which is not part of the compressed stream.
+            vmlinux = tools.run(program, stdin=payload[:-4]).stdout
+            if vmlinux.startswith(b"\x7fELF"):
+                return vmlinux
+    raise SamepageError("holds no kernel in a compression that is known here", where=vmlinuz)
