@@ -84,7 +84,9 @@ def test_one_wrong_byte_is_found_and_shown(work: MemWork, offset: int, size: int
     with pytest.raises(ContentError) as caught:
         work.check()
     assert "1 page with wrong content" in str(caught.value)
-    assert f"process 'victim' (pid {process.pid}), page 33 at {area.address(33):#x}, offset {offset}" in str(caught.value)
+    assert f"process 'victim' (pid {process.pid}), page 33 at {area.address(33):#x}, offset {offset}" in str(
+        caught.value
+    )
     assert f"{size} wrong bytes, expected {old.hex(' ')}" in str(caught.value)
     assert caught.value.exit_code == 1
 
@@ -213,7 +215,7 @@ def test_digests_of_another_process(work: MemWork, memwork_program: Path) -> Non
     process = work.process()
     area = process.map(pages=20)
     area.fill(Kind.FILLED, key=1, step=1, pages=range(3, 9))
-    argv = [memwork_program, "digest", hex(SECRET), str(process.pid)]
+    argv = [str(memwork_program), "digest", hex(SECRET), str(process.pid)]
     output = subprocess.run(argv, check=True, stdout=subprocess.PIPE, timeout=20).stdout
     records = np.frombuffer(output, dtype="<u8").reshape(-1, 2)
     assert records[-1].tolist() == [2**64 - 1, len(records) - 1]
