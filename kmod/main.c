@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * samepage: kernel same-page merging as a module, in place of mm/ksm.c.
+ *
+ * To unload: write 0 to /sys/kernel/livepatch/samepage/enabled, wait until that
+ * directory is gone, then rmmod.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/module.h>
+#include <linux/version.h>
+
+#include "samepage.h"
+
+static int __init sp_check_kernel(void)
+{
+	if (LINUX_VERSION_CODE >= SP_KERNEL_MIN && LINUX_VERSION_CODE < SP_KERNEL_MAX)
+		return 0;
+	pr_err("built for Linux %d.%d, supported are %d.%d up to below %d.%d\n",
+	       LINUX_VERSION_CODE >> 16, (LINUX_VERSION_CODE >> 8) & 0xff,
+	       SP_KERNEL_MIN >> 16, (SP_KERNEL_MIN >> 8) & 0xff,
+	       SP_KERNEL_MAX >> 16, (SP_KERNEL_MAX >> 8) & 0xff);
+	return -EOPNOTSUPP;
+}
+
+static void sp_caches_destroy(void)
+{
+	sp_stable_destroy();
+	sp_records_destroy();
+	sp_registry_destroy();
+}
+
+static int __init sp_caches_init(void)
+{
+	int err = sp_registry_init() ?: sp_records_init() ?: sp_stable_init();
+
+	if (err)
+		sp_caches_destroy();
+	return err;
+}
+
+static int __init sp_init(void)
+{
+	int err = sp_check_kernel() ?: sp_symbols_resolve();
+
+	if (err)
+		return err;
+	err = sp_caches_init();
+	if (err)
+		return err;
+	sp_signature_init();
+	err = sp_scan_start();
+	if (err)
+		goto caches;
+	err = sp_hotplug_init();
+	if (err)
+		goto scanner;
+	err = sp_takeover();
+	if (!err)
+		return 0;
+	sp_hotplug_exit();
+scanner:
+	sp_scan_stop();
+caches:
+	sp_caches_destroy();
+	return err;
+}
+
+/* Comes only after the livepatch is gone: everything was handed back. */
+static void __exit sp_exit_module(void)
+{
+	sp_hotplug_exit();
+	sp_scan_stop();
+	sp_caches_destroy();
+}
+
+module_init(sp_init);
+module_exit(sp_exit_module);
+
+MODULE_DESCRIPTION("Kernel same-page merging in place of mm/ksm.c");
+MODULE_VERSION("0.1");
+MODULE_LICENSE("GPL");
+MODULE_INFO(livepatch, "Y");

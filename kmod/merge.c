@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Merging: write-protect, compare, replace.
+ *
+ * Each merge is one critical section under the page-table lock. The entry is
+ * cleared and flushed, so that neither the process nor a fast GUP reaches the
+ * page through it; a reference beyond the mappings and the swap cache means
+ * that somebody holds the page (direct I/O, a pin), and the entry is put back.
+ * The content is compared while nobody can write; only then is the entry
+ * replaced. Whatever fails on the way puts the old entry back: nothing to undo.
+ *
+ * Order: mmap_lock, folio lock of the stable node, MMU notifiers, page-table
+ * lock, trylock of the page's own folio.
+ */
+#include <linux/highmem.h>
+#include <linux/memremap.h>
+#include <linux/mm.h>
+#include <linux/pagemap.h>
+#include <linux/rmap.h>
+#include <linux/swap.h>
+
+#include "samepage.h"
+
+/* A page-table entry taken out while its page is examined. */
+struct sp_frozen {
+	struct vm_area_struct *vma;
+	unsigned long addr;
+	struct page *page;
+	struct folio *folio;		/* locked; the entry's reference */
+	pte_t *ptep;
+	pte_t entry;
+	spinlock_t *ptl;
+	bool exclusive;
+};
+
+struct vm_area_struct *sp_mergeable_vma(struct mm_struct *mm, unsigned long addr)
+{
+	struct vm_area_struct *vma;
+
+	if (sp_mm_exiting(mm))
+		return NULL;
+	vma = vma_lookup(mm, addr);
+	if (!vma || !(vma->vm_flags & VM_MERGEABLE) || !vma->anon_vma)
+		return NULL;
+	return vma;
+}
+
+/* The anonymous page that @entry maps, NULL for anything else. */
+static struct page *sp_anon_page(struct vm_area_struct *vma, unsigned long addr,
+				 pte_t entry)
+{
+	struct page *page;
+
+	if (!pte_present(entry))
+		return NULL;
+	page = vm_normal_page(vma, addr, entry);
+	if (!page || is_zone_device_page(page) || !PageAnon(page))
+		return NULL;
+	return page;
+}
+
+/* Put the old entry back and let go. */
+static void sp_thaw(struct sp_frozen *f)
+{
+	set_pte_at(f->vma->vm_mm, f->addr, f->ptep, f->entry);
+	folio_unlock(f->folio);
+	pte_unmap_unlock(f->ptep, f->ptl);
+}
+
+/*
+ * Take out the entry that maps @addr. Returns 0, or without a change: -ENOENT
+ * (no small anonymous page there), -EEXIST (it maps @kfolio already), -EBUSY
+ * (locked or held by somebody).
+ */
+static int sp_freeze(struct sp_frozen *f, struct vm_area_struct *vma,
+		     unsigned long addr, struct folio *kfolio)
+{
+	int err = -ENOENT;
+
+	f->vma = vma;
+	f->addr = addr;
+	f->ptep = sp_pte_lock(vma->vm_mm, addr, &f->ptl);
+	if (!f->ptep)
+		return -ENOENT;
+	f->page = sp_anon_page(vma, addr, ptep_get(f->ptep));
+	if (!f->page)
+		goto unlock;
+	f->folio = page_folio(f->page);
+	err = -EEXIST;
+	if (f->folio == kfolio)
+		goto unlock;
+	err = -ENOENT;
+	if (folio_test_large(f->folio) || folio_test_ksm(f->folio))
+		goto unlock;
+	err = -EBUSY;
+	if (!folio_trylock(f->folio))
+		goto unlock;
+
+	f->exclusive = PageAnonExclusive(f->page);
+	flush_cache_page(vma, addr, page_to_pfn(f->page));
+	f->entry = ptep_clear_flush(vma, addr, f->ptep);
+	if (folio_mapcount(f->folio) + folio_test_swapcache(f->folio) ==
+	    folio_ref_count(f->folio))
+		return 0;
+	sp_thaw(f);
+	return -EBUSY;
+unlock:
+	pte_unmap_unlock(f->ptep, f->ptl);
+	return err;
+}
+
+/* Give up the exclusive ownership of the page; fails when it is pinned. */
+static bool sp_share(struct sp_frozen *f)
+{
+	return !f->exclusive ||
+	       !folio_try_share_anon_rmap_pte(f->folio, f->page);
+}
+
+/* What userfaultfd and soft-dirty trackers know of the entry stays. */
+static pte_t sp_keep_marks(pte_t entry, pte_t old)
+{
+	if (pte_soft_dirty(old))
+		entry = pte_mksoft_dirty(entry);
+	if (pte_uffd_wp(old))
+		entry = pte_mkuffd_wp(entry);
+	return entry;
+}
+
+static void sp_map_instead(struct sp_frozen *f, struct page *kpage)
+{
+	struct mm_struct *mm = f->vma->vm_mm;
+	pte_t entry;
+
+	if (is_zero_pfn(page_to_pfn(kpage))) {
+		/* Dirty, so that zero pages placed here can be told apart. */
+		entry = pte_mkdirty(pte_mkspecial(pfn_pte(page_to_pfn(kpage),
+							  f->vma->vm_page_prot)));
+		sp_account_zero_page(mm);
+		dec_mm_counter(mm, MM_ANONPAGES);
+	} else {
+		folio_get(page_folio(kpage));
+		folio_add_anon_rmap_pte(page_folio(kpage), kpage, f->vma, f->addr,
+					RMAP_NONE);
+		entry = mk_pte(kpage, f->vma->vm_page_prot);
+	}
+	set_pte_at(mm, f->addr, f->ptep, sp_keep_marks(entry, f->entry));
+	folio_remove_rmap_pte(f->folio, f->page, f->vma);
+	pte_unmap_unlock(f->ptep, f->ptl);
+
+	if (!folio_mapped(f->folio))
+		folio_free_swap(f->folio);
+	folio_unlock(f->folio);
+	folio_put(f->folio);
+}
+
+/*
+ * Map @kpage in place of an equal page at @addr. 0, or as sp_freeze(), or
+ * -EAGAIN when the contents differ.
+ */
+static int sp_replace(struct vm_area_struct *vma, unsigned long addr,
+		      struct page *kpage)
+{
+	struct mmu_notifier_range range;
+	struct sp_frozen f;
+	int err;
+
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, vma->vm_mm, addr,
+				addr + PAGE_SIZE);
+	mmu_notifier_invalidate_range_start(&range);
+	err = sp_freeze(&f, vma, addr, page_folio(kpage));
+	if (err)
+		goto out;
+	if (memcmp_pages(f.page, kpage))
+		err = -EAGAIN;
+	else if (!sp_share(&f))
+		err = -EBUSY;
+	if (err)
+		sp_thaw(&f);
+	else
+		sp_map_instead(&f, kpage);
+out:
+	mmu_notifier_invalidate_range_end(&range);
+	return err;
+}
+
+/*
+ * A huge page is split before one of its parts is merged. Best effort: where it
+ * fails, sp_freeze() finds a large folio.
+ */
+static void sp_split_large(struct vm_area_struct *vma, unsigned long addr)
+{
+	struct folio *folio = NULL;
+	struct page *page = NULL;
+	spinlock_t *ptl;
+	pte_t *ptep;
+	pmd_t *pmd, pmde;
+
+	ptep = sp_pte_lock(vma->vm_mm, addr, &ptl);
+	if (ptep) {
+		page = sp_anon_page(vma, addr, ptep_get(ptep));
+		folio = page ? page_folio(page) : NULL;
+		if (folio && folio_test_large(folio))
+			folio_get(folio);
+		else
+			folio = NULL;
+		pte_unmap_unlock(ptep, ptl);
+	} else {
+		pmd = sp_pmd_lock_huge(vma->vm_mm, addr, &ptl, &pmde);
+		if (!pmd)
+			return;
+		page = vm_normal_page_pmd(vma, addr & PMD_MASK, pmde);
+		if (page && PageAnon(page)) {
+			page += (addr & ~PMD_MASK) >> PAGE_SHIFT;
+			folio = page_folio(page);
+			folio_get(folio);
+		}
+		spin_unlock(ptl);
+	}
+	if (!folio)
+		return;
+	if (folio_trylock(folio)) {
+		split_huge_page(page);
+		/* @page is locked still, with our reference, in a folio of its own. */
+		folio = page_folio(page);
+		folio_unlock(folio);
+	}
+	folio_put(folio);
+}
+
+/* Map the zero page where an all-zero page stands at @addr. 0 or an errno. */
+int sp_merge_zero(struct mm_struct *mm, unsigned long addr)
+{
+	struct vm_area_struct *vma;
+	int err = -ENOENT;
+
+	mmap_read_lock(mm);
+	vma = sp_mergeable_vma(mm, addr);
+	if (vma) {
+		sp_split_large(vma, addr);
+		err = sp_replace(vma, addr, ZERO_PAGE(addr));
+	}
+	mmap_read_unlock(mm);
+	return err;
+}
+
+/*
+ * Make the page of @item share @stable. 0, or: -ESTALE (the node was stale and
+ * is freed), -ENOENT, -EBUSY, -EAGAIN as sp_replace(). The item is a sharer
+ * before the folio lock is dropped, so the reverse map misses no mapping.
+ */
+int sp_merge_into(struct sp_stable *stable, struct sp_item *item)
+{
+	struct mm_struct *mm = sp_item_mm(item);
+	unsigned long addr = sp_item_address(item);
+	struct vm_area_struct *vma;
+	struct folio *kfolio;
+	int err = -ENOENT;
+
+	mmap_read_lock(mm);
+	vma = sp_mergeable_vma(mm, addr);
+	if (!vma)
+		goto unlock;
+	sp_split_large(vma, addr);
+	kfolio = sp_stable_folio_lock(stable);
+	if (!kfolio) {
+		err = -ESTALE;
+		goto unlock;
+	}
+	err = sp_replace(vma, addr, &kfolio->page);
+	if (err == -EEXIST)	/* shared by fork */
+		err = 0;
+	if (!err)
+		sp_stable_attach(stable, item, vma->anon_vma);
+	folio_unlock(kfolio);
+	folio_put(kfolio);
+unlock:
+	mmap_read_unlock(mm);
+	return err;
+}
+
+/* The frozen page becomes the folio of @stable, write-protected where it is. */
+static void sp_convert(struct sp_frozen *f, struct sp_stable *stable,
+		       struct sp_item *item)
+{
+	/* Finds every process that shares the page by fork, too. */
+	struct anon_vma *anon_vma = folio_anon_vma(f->folio);
+
+	if (pte_dirty(f->entry))
+		folio_mark_dirty(f->folio);
+	f->entry = pte_wrprotect(pte_mkclean(f->entry));
+	stable->pfn = folio_pfn(f->folio);
+	sp_stable_attach(stable, item, anon_vma);
+	f->folio->mapping = sp_folio_ksm_mapping(stable);
+	folio_mark_accessed(f->folio);
+	/* Reclaim drops clean pages that no entry dirties: this one must be swapped. */
+	folio_set_dirty(f->folio);
+}
+
+/*
+ * Turn the page of @item into the merged page of @stable, a new node that is
+ * not in the tree yet; its content must have the node's signature. 0, or
+ * -ENOENT, -EBUSY, -EAGAIN as sp_replace(): nothing is changed then.
+ */
+int sp_make_stable(struct sp_stable *stable, struct sp_item *item)
+{
+	struct mm_struct *mm = sp_item_mm(item);
+	unsigned long addr = sp_item_address(item);
+	struct mmu_notifier_range range;
+	struct vm_area_struct *vma;
+	struct sp_frozen f;
+	int err = -ENOENT;
+
+	mmap_read_lock(mm);
+	vma = sp_mergeable_vma(mm, addr);
+	if (!vma)
+		goto unlock;
+	sp_split_large(vma, addr);
+	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, addr,
+				addr + PAGE_SIZE);
+	mmu_notifier_invalidate_range_start(&range);
+	err = sp_freeze(&f, vma, addr, NULL);
+	if (err)
+		goto end;
+	if (sp_signature(f.page) != stable->key.signature)
+		err = -EAGAIN;
+	else if (!sp_share(&f))
+		err = -EBUSY;
+	else
+		sp_convert(&f, stable, item);
+	sp_thaw(&f);
+end:
+	mmu_notifier_invalidate_range_end(&range);
+unlock:
+	mmap_read_unlock(mm);
+	return err;
+}

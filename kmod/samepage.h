@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * samepage: what the files of the module share.
+ *
+ * Terms: a *slot* keeps what is known of one virtual page. A page that was
+ * only seen is *watched*; one that stayed the same for a pass is a *candidate*
+ * in the unstable tree; one that is merged is a *sharer* of a stable node.
+ *
+ * Lock order, outermost first:
+ *   sp_scan_mutex     all slots, items and both trees
+ *   mmap_lock         of one mm at a time
+ *   folio lock        of a stable node's folio: its list of sharers, its pfn
+ *   page-table lock
+ * sp_registry_lock (a spinlock) covers the list of registered mms alone.
+ */
+#ifndef SAMEPAGE_H
+#define SAMEPAGE_H
+
+#include <linux/atomic.h>
+#include <linux/mutex.h>
+#include <linux/rbtree.h>
+#include <linux/types.h>
+#include <linux/wait.h>
+#include <linux/xarray.h>
+
+#include "compat/compat.h"
+
+/* A block keeps the slots of 64 neighbouring pages, so sets of them fit a u64. */
+#define SP_BLOCK_PAGES	64
+#define SP_BLOCK_SHIFT	(PAGE_SHIFT + 6)
+#define SP_BLOCK_SIZE	(1UL << SP_BLOCK_SHIFT)
+#define SP_BLOCK_MASK	(~(SP_BLOCK_SIZE - 1))
+
+/* What orders both trees; pages of unlike domain or node never meet. */
+struct sp_key {
+	u64 signature;
+	u16 domain;
+	u16 nid;
+};
+
+/* One registered address space. */
+struct sp_mm {
+	struct hlist_node hash;		/* sp_registry_lock */
+	struct list_head list;		/* sp_registry_lock */
+	struct mm_struct *mm;		/* pinned by mmgrab */
+	struct xarray blocks;		/* address >> SP_BLOCK_SHIFT; sp_scan_mutex */
+	u16 domain;
+};
+
+struct sp_block {
+	struct sp_mm *owner;
+	unsigned long base;
+	unsigned int tracked;		/* slots in use */
+	unsigned long slot[SP_BLOCK_PAGES];
+};
+
+enum sp_item_state { SP_LOOSE, SP_CANDIDATE, SP_SHARER };
+
+/* What a slot points to once its page is in a tree. */
+struct sp_item {
+	struct sp_block *block;
+	u8 index;			/* slot in the block */
+	u8 state;
+	u8 age;				/* passes seen: smart scan */
+	u8 skips;			/* passes still to skip */
+	u16 domain;
+	u16 nid;
+	union {
+		struct {		/* SP_CANDIDATE */
+			struct rb_node node;
+			u64 signature;
+		};
+		struct {		/* SP_SHARER: changed under the folio lock */
+			struct hlist_node link;
+			struct anon_vma *anon_vma;
+			struct sp_stable *stable;
+		};
+	};
+};
+
+/*
+ * One merged page. It holds no reference to its folio: the folio points back
+ * to it for as long as it lives (see stable.c).
+ */
+struct sp_stable {
+	struct rb_node node;
+	struct sp_key key;
+	unsigned long pfn;
+	struct hlist_head sharers;
+	unsigned int nr_sharers;
+	struct list_head orphan;	/* without sharers, the folio lives yet */
+};
+
+/* Tunables under /sys/kernel/mm/ksm, in-tree names and defaults. */
+struct sp_tunables {
+	unsigned int pages_to_scan;
+	unsigned int sleep_millisecs;
+	unsigned int max_page_sharing;
+	unsigned int chains_prune_millisecs;
+	bool use_zero_pages;
+	bool smart_scan;
+	bool merge_across_nodes;
+};
+
+/* Counts kept under sp_scan_mutex; readers look without it. */
+struct sp_stats {
+	unsigned long pages_scanned;
+	unsigned long pages_shared;
+	unsigned long pages_sharing;
+	unsigned long pages_unshared;
+	unsigned long pages_tracked;	/* in-tree's rmap items */
+	unsigned long pages_skipped;
+	unsigned long full_scans;
+	unsigned long chains;
+	unsigned long chain_dups;
+	unsigned long blocks;
+	unsigned long items;
+	unsigned long stables;
+	unsigned long merges;
+	unsigned long merges_failed;
+	unsigned long cow_breaks;
+	unsigned long stale_candidates;
+};
+
+extern struct mutex sp_scan_mutex;
+extern struct sp_tunables sp_tunables;
+extern struct sp_stats sp_stats;
+
+/* registry.c */
+enum sp_fate { SP_KEEP, SP_DROP_IDLE, SP_DROP_EXITED };
+struct sp_mm *sp_cursor_mm(void);
+struct sp_mm *sp_cursor_advance(struct sp_mm *done, enum sp_fate fate);
+void sp_cursor_home(void);
+bool sp_registry_empty(void);
+bool sp_registered(struct mm_struct *mm);
+int sp_enter(struct mm_struct *mm);
+bool sp_exit(struct mm_struct *mm);
+void sp_registry_insert_ahead(bool ahead);
+int sp_registry_init(void);
+void sp_registry_destroy(void);
+
+static inline bool sp_mm_exiting(struct mm_struct *mm)
+{
+	return atomic_read(&mm->mm_users) == 0;
+}
+
+/* records.c */
+struct sp_block *sp_block_find(struct sp_mm *mm, unsigned long addr);
+struct sp_block *sp_block_get(struct sp_mm *mm, unsigned long addr);
+struct sp_item *sp_slot_item(struct sp_block *block, unsigned int index);
+bool sp_slot_unchanged(struct sp_block *block, unsigned int index, u64 signature);
+void sp_slot_watch(struct sp_block *block, unsigned int index, u64 signature);
+bool sp_slot_skip(struct sp_block *block, unsigned int index);
+struct sp_item *sp_slot_promote(struct sp_block *block, unsigned int index);
+void sp_slot_drop_item(struct sp_block *block, unsigned int index);
+void sp_slot_clear(struct sp_block *block, unsigned int index);
+void sp_forget_range(struct sp_mm *mm, unsigned long start, unsigned long end);
+int sp_records_init(void);
+void sp_records_destroy(void);
+
+static inline unsigned long sp_item_address(const struct sp_item *item)
+{
+	return item->block->base + ((unsigned long)item->index << PAGE_SHIFT);
+}
+
+static inline struct mm_struct *sp_item_mm(const struct sp_item *item)
+{
+	return item->block->owner->mm;
+}
+
+/* signature.c */
+u64 sp_signature(struct page *page);
+extern u64 sp_zero_signature;
+void sp_signature_init(void);
+
+static inline int sp_key_order(const struct sp_key *a, const struct sp_key *b)
+{
+	if (a->signature != b->signature)
+		return a->signature < b->signature ? -1 : 1;
+	if (a->domain != b->domain)
+		return a->domain < b->domain ? -1 : 1;
+	if (a->nid != b->nid)
+		return a->nid < b->nid ? -1 : 1;
+	return 0;
+}
+
+static inline u16 sp_page_nid(unsigned long pfn)
+{
+	return sp_tunables.merge_across_nodes ? 0 : pfn_to_nid(pfn);
+}
+
+/* stable.c */
+struct sp_stable *sp_stable_alloc(const struct sp_key *key);
+void sp_stable_free_unused(struct sp_stable *stable);
+void sp_stable_insert(struct sp_stable *stable);
+struct sp_stable *sp_stable_find(const struct sp_key *key);
+struct folio *sp_stable_folio_lock(struct sp_stable *stable);
+void sp_stable_attach(struct sp_stable *stable, struct sp_item *item,
+		      struct anon_vma *anon_vma);
+void sp_stable_detach(struct sp_item *item);
+void sp_stable_prune(void);
+bool sp_stable_release_all(void);
+void sp_stable_forget_pfns(unsigned long start, unsigned long end);
+
+int sp_stable_init(void);
+void sp_stable_destroy(void);
+
+/* unstable.c */
+struct sp_item *sp_unstable_find(const struct sp_key *key);
+void sp_unstable_insert(struct sp_item *item, const struct sp_key *key);
+void sp_unstable_remove(struct sp_item *item);
+
+/* merge.c */
+struct vm_area_struct *sp_mergeable_vma(struct mm_struct *mm, unsigned long addr);
+int sp_merge_zero(struct mm_struct *mm, unsigned long addr);
+int sp_merge_into(struct sp_stable *stable, struct sp_item *item);
+int sp_make_stable(struct sp_stable *stable, struct sp_item *item);
+
+/* unmerge.c */
+int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
+		     unsigned long end, bool vma_write_lock);
+void sp_break_cow(struct mm_struct *mm, unsigned long addr);
+int sp_unmerge_mm(struct mm_struct *mm);
+int sp_unmerge_registered(void);
+void sp_unmerge_ignore_signals(bool ignore);
+
+/* scan.c */
+enum sp_run { SP_RUN_STOP, SP_RUN_MERGE, SP_RUN_UNMERGE };
+#define SP_RUN_OFFLINE_BIT 2	/* as in-tree: memory is going offline */
+extern unsigned long sp_run;
+void sp_scan_wake(void);
+void sp_scan_retime(void);
+void sp_cursor_reset(void);
+void sp_wait_while_offlining(void);
+void sp_scan_enable(bool enable);
+int sp_scan_start(void);
+void sp_scan_stop(void);
+
+/* hooks.c */
+bool sp_vma_compatible(struct vm_area_struct *vma);
+int sp_hook_madvise(struct vm_area_struct *vma, unsigned long start,
+		    unsigned long end, int advice, unsigned long *vm_flags);
+void sp_hook_add_vma(struct vm_area_struct *vma);
+int sp_hook_enable_merge_any(struct mm_struct *mm);
+int sp_hook_disable_merge_any(struct mm_struct *mm);
+int sp_hook_disable(struct mm_struct *mm);
+int sp_hook_enter(struct mm_struct *mm);
+void sp_hook_exit(struct mm_struct *mm);
+long sp_hook_process_profit(struct mm_struct *mm);
+
+/* rmap.c */
+struct folio *sp_hook_might_need_to_copy(struct folio *folio,
+					 struct vm_area_struct *vma,
+					 unsigned long addr);
+void sp_hook_rmap_walk(struct folio *folio, struct rmap_walk_control *rwc);
+void sp_hook_migrate(struct folio *newfolio, struct folio *folio);
+void sp_hook_collect_procs(struct folio *folio, struct page *page,
+			   struct list_head *to_kill, int force_early);
+
+/* hotplug.c */
+int sp_hotplug_init(void);
+void sp_hotplug_exit(void);
+
+/* sysfs_ksm.c, sysfs_samepage.c */
+extern const struct attribute_group sp_ksm_group;
+int sp_run_store(unsigned int run);
+int sp_sysfs_init(void);
+void sp_sysfs_exit(void);
+
+/* intree.c */
+int sp_intree_quiet(void);
+void sp_intree_resume(void);
+
+/* takeover.c */
+extern bool sp_passthrough;
+int sp_takeover(void);
+void sp_adopt_all(void);
+
+#endif

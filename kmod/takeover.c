@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Taking over from mm/ksm.c and handing back.
+ *
+ * Every public function of mm/ksm.c is livepatched. The livepatch core moves
+ * task by task, so for a while both sets of functions run; nothing is merged by
+ * either then. When all tasks run ours, address spaces that in-tree KSM knows
+ * are moved here, and scanning begins. Going back is the reverse: stop, unmerge
+ * everything, move all address spaces back, unpatch.
+ *
+ * An address space is moved with its mmap_lock held for writing and a user
+ * reference: neither madvise(), prctl(), fork nor exit can meet it half-way.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/delay.h>
+#include <linux/livepatch.h>
+#include <linux/pid.h>
+#include <linux/pid_namespace.h>
+#include <linux/sched/coredump.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/task.h>
+
+#include "samepage.h"
+
+bool sp_passthrough;
+
+/* Call @visit once or more for every address space of a user process. */
+static void sp_for_each_mm(void (*visit)(struct mm_struct *mm))
+{
+	int nr = 1;
+
+	for (;; nr++) {
+		struct task_struct *task = NULL;
+		struct mm_struct *mm;
+		struct pid *pid;
+
+		rcu_read_lock();
+		pid = find_ge_pid(nr, &init_pid_ns);
+		if (pid) {
+			nr = pid_nr(pid);
+			task = pid_task(pid, PIDTYPE_PID);
+			if (task)
+				get_task_struct(task);
+		}
+		rcu_read_unlock();
+		if (!pid)
+			return;
+		if (!task)
+			continue;
+		mm = get_task_mm(task);
+		put_task_struct(task);
+		if (mm) {
+			visit(mm);
+			mmput(mm);
+		}
+		cond_resched();
+	}
+}
+
+/* Move an address space here that is registered with in-tree KSM. */
+static void sp_adopt(struct mm_struct *mm)
+{
+	bool any;
+
+	if (!test_bit(MMF_VM_MERGEABLE, &mm->flags))
+		return;
+	mmap_write_lock(mm);
+	if (test_bit(MMF_VM_MERGEABLE, &mm->flags) && !sp_registered(mm)) {
+		any = test_bit(MMF_VM_MERGE_ANY, &mm->flags);
+		sp_original_exit(mm);	/* clears both flags */
+		if (any)
+			set_bit(MMF_VM_MERGE_ANY, &mm->flags);
+		if (sp_enter(mm))
+			pr_warn("no memory to register a process: it is not merged\n");
+	}
+	mmap_write_unlock(mm);
+}
+
+/* Anything that came by way of a fork that was under way is adopted later. */
+void sp_adopt_all(void)
+{
+	sp_for_each_mm(sp_adopt);
+}
+
+static int sp_pre_patch(struct klp_object *object)
+{
+	return 0;	/* so that sp_post_unpatch() is called */
+}
+
+static void sp_post_patch(struct klp_object *object)
+{
+	sp_adopt_all();
+	sp_scan_enable(true);
+	pr_info("took over from in-tree KSM\n");
+}
+
+static void sp_unmerge_visit(struct mm_struct *mm)
+{
+	mmap_read_lock(mm);
+	sp_unmerge_mm(mm);
+	mmap_read_unlock(mm);
+}
+
+/*
+ * Until no merged page is left anywhere. Out of memory and pages under
+ * migration pass; a fork may have left merged pages in a process that could
+ * not be registered, so all processes are searched where the registered ones
+ * are not all.
+ */
+static void sp_unmerge_everything(void)
+{
+	bool done = false;
+
+	mutex_lock(&sp_scan_mutex);
+	sp_wait_while_offlining();
+	WRITE_ONCE(sp_run, SP_RUN_UNMERGE);
+	sp_registry_insert_ahead(true);
+	sp_unmerge_ignore_signals(true);
+	while (!done) {
+		done = !sp_unmerge_registered() && sp_stable_release_all();
+		if (!done) {
+			sp_for_each_mm(sp_unmerge_visit);
+			msleep(20);
+		}
+	}
+	sp_unmerge_ignore_signals(false);
+	mutex_unlock(&sp_scan_mutex);
+}
+
+/* Register @slot's address space with in-tree KSM, as it was before. */
+static void sp_return(struct sp_mm *slot)
+{
+	struct mm_struct *mm = slot->mm;
+	bool any;
+
+	if (!mmget_not_zero(mm)) {
+		sp_cursor_advance(slot, SP_DROP_EXITED);
+		return;
+	}
+	mmap_write_lock(mm);
+	any = test_bit(MMF_VM_MERGE_ANY, &mm->flags);
+	sp_cursor_advance(slot, SP_DROP_IDLE);
+	while (sp_original_enter(mm))
+		msleep(20);	/* out of memory */
+	if (any)
+		set_bit(MMF_VM_MERGE_ANY, &mm->flags);
+	mmap_write_unlock(mm);
+	mmput(mm);
+}
+
+static void sp_return_all(void)
+{
+	struct sp_mm *slot;
+
+	WRITE_ONCE(sp_passthrough, true);
+	mutex_lock(&sp_scan_mutex);
+	while ((slot = sp_cursor_advance(NULL, SP_KEEP)))
+		sp_return(slot);
+	mutex_unlock(&sp_scan_mutex);
+}
+
+static void sp_pre_unpatch(struct klp_object *object)
+{
+	sp_scan_enable(false);
+	sp_unmerge_everything();
+	sp_return_all();
+}
+
+static void sp_post_unpatch(struct klp_object *object)
+{
+	/* A transition that was called off midway comes straight here. */
+	sp_return_all();
+	sp_sysfs_exit();
+	if (sysfs_create_group(sp_kernel.mm_kobj, sp_kernel.ksm_attr_group))
+		pr_err("cannot restore /sys/kernel/mm/ksm\n");
+	sp_intree_resume();
+	pr_info("handed back to in-tree KSM\n");
+}
+
+static struct klp_func sp_functions[] = {
+	{ .old_name = "ksm_madvise", .new_func = sp_hook_madvise },
+	{ .old_name = "ksm_add_vma", .new_func = sp_hook_add_vma },
+	{ .old_name = "ksm_enable_merge_any", .new_func = sp_hook_enable_merge_any },
+	{ .old_name = "ksm_disable_merge_any", .new_func = sp_hook_disable_merge_any },
+	{ .old_name = "ksm_disable", .new_func = sp_hook_disable },
+	{ .old_name = "__ksm_enter", .new_func = sp_hook_enter },
+	{ .old_name = "__ksm_exit", .new_func = sp_hook_exit },
+	{ .old_name = "ksm_might_need_to_copy", .new_func = sp_hook_might_need_to_copy },
+	{ .old_name = "rmap_walk_ksm", .new_func = sp_hook_rmap_walk },
+	{ .old_name = "folio_migrate_ksm", .new_func = sp_hook_migrate },
+	{ .old_name = "collect_procs_ksm", .new_func = sp_hook_collect_procs },
+	{ .old_name = "ksm_process_profit", .new_func = sp_hook_process_profit },
+	{ }
+};
+
+static struct klp_object sp_objects[] = {
+	{
+		.funcs = sp_functions,	/* of vmlinux */
+		.callbacks = {
+			.pre_patch = sp_pre_patch,
+			.post_patch = sp_post_patch,
+			.pre_unpatch = sp_pre_unpatch,
+			.post_unpatch = sp_post_unpatch,
+		},
+	},
+	{ }
+};
+
+static struct klp_patch sp_patch = {
+	.mod = THIS_MODULE,
+	.objs = sp_objects,
+};
+
+/*
+ * Silence in-tree KSM, put our files in place of its own, patch. 0, or an errno
+ * with everything as it was. Scanning starts once all tasks are patched.
+ */
+int sp_takeover(void)
+{
+	int err = sp_intree_quiet();
+
+	if (err)
+		return err;
+	sysfs_remove_group(sp_kernel.mm_kobj, sp_kernel.ksm_attr_group);
+	err = sp_sysfs_init();
+	if (err)
+		goto restore;
+	err = klp_enable_patch(&sp_patch);
+	if (!err)
+		return 0;
+	pr_err("cannot livepatch mm/ksm.c (%d): is kernel.ftrace_enabled off, or another livepatch in transition?\n",
+	       err);
+	sp_sysfs_exit();
+restore:
+	if (sysfs_create_group(sp_kernel.mm_kobj, sp_kernel.ksm_attr_group))
+		pr_err("cannot restore /sys/kernel/mm/ksm\n");
+	sp_intree_resume();
+	return err;
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Breaking copy-on-write without a write: every merged page of a range gets a
+ * private copy again, by an unsharing fault.
+ *
+ * Needs mmap_lock, for reading or for writing. A fault may back out (a page
+ * under migration, a flag changed meanwhile), so the range is searched again
+ * from the same address until no merged page is found there.
+ */
+#include <linux/mm.h>
+#include <linux/oom.h>
+#include <linux/sched/signal.h>
+#include <linux/swap.h>
+#include <linux/swapops.h>
+
+#include "samepage.h"
+
+static bool sp_ignore_signals;
+
+/* While handing back, unmerging must come to its end. */
+void sp_unmerge_ignore_signals(bool ignore)
+{
+	WRITE_ONCE(sp_ignore_signals, ignore);
+}
+
+/* Does the entry stand for a merged page, or a zero page that we placed? */
+static bool sp_entry_merged(struct vm_area_struct *vma, unsigned long addr,
+			    pte_t entry)
+{
+	struct page *page;
+
+	if (pte_present(entry)) {
+		if (is_ksm_zero_pte(entry))
+			return true;
+		page = vm_normal_page(vma, addr, entry);
+		return page && PageKsm(page);
+	}
+	if (!pte_none(entry) && is_migration_entry(pte_to_swp_entry(entry)))
+		return folio_test_ksm(pfn_swap_entry_folio(pte_to_swp_entry(entry)));
+	return false;
+}
+
+static int sp_find_merged(pmd_t *pmd, unsigned long addr, unsigned long end,
+			  struct mm_walk *walk)
+{
+	unsigned long *found = walk->private;
+	spinlock_t *ptl;
+	pte_t *start, *ptep;
+	int merged = 0;
+
+	cond_resched();
+	start = pte_offset_map_lock(walk->mm, pmd, addr, &ptl);
+	if (!start)
+		return 0;	/* nothing there, or a huge page: never merged */
+	for (ptep = start; addr < end; ptep++, addr += PAGE_SIZE) {
+		merged = sp_entry_merged(walk->vma, addr, ptep_get(ptep));
+		if (merged) {
+			*found = addr;
+			break;
+		}
+	}
+	pte_unmap_unlock(start, ptl);
+	return merged;
+}
+
+static const struct mm_walk_ops sp_find_merged_ops = {
+	.pmd_entry = sp_find_merged,
+	.walk_lock = PGWALK_RDLOCK,
+};
+
+/*
+ * Unmerge [@start, @end) of @vma; with @vma_write_lock, mmap_lock is held for
+ * writing and per-VMA lock faults are kept out. 0, -ENOMEM, or -ERESTARTSYS on
+ * a pending signal.
+ */
+int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
+		     unsigned long end, bool vma_write_lock)
+{
+	if (vma_write_lock)
+		vma_start_write(vma);
+	while (start < end &&
+	       walk_page_range_vma(vma, start, end, &sp_find_merged_ops, &start)) {
+		vm_fault_t fault;
+
+		if (sp_mm_exiting(vma->vm_mm))
+			return 0;
+		if (signal_pending(current) && !READ_ONCE(sp_ignore_signals))
+			return -ERESTARTSYS;
+		fault = handle_mm_fault(vma, start,
+					FAULT_FLAG_UNSHARE | FAULT_FLAG_REMOTE, NULL);
+		if (fault & VM_FAULT_OOM)
+			return -ENOMEM;
+		/* SIGBUS, SIGSEGV: the page has gone by other means. */
+		if (fault & (VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV))
+			start += PAGE_SIZE;
+		else
+			sp_stats.cow_breaks++;
+	}
+	return 0;
+}
+
+/* Undo the merge of one page. */
+void sp_break_cow(struct mm_struct *mm, unsigned long addr)
+{
+	struct vm_area_struct *vma;
+
+	mmap_read_lock(mm);
+	vma = sp_mergeable_vma(mm, addr);
+	if (vma)
+		sp_unmerge_range(vma, addr, addr + PAGE_SIZE, false);
+	mmap_read_unlock(mm);
+}
+
+/* Unmerge all of @mm. Needs mmap_lock for reading. */
+int sp_unmerge_mm(struct mm_struct *mm)
+{
+	VMA_ITERATOR(vmi, mm, 0);
+	struct vm_area_struct *vma;
+	int err = 0;
+
+	if (sp_mm_exiting(mm))
+		return 0;
+	for_each_vma(vmi, vma) {
+		if (!(vma->vm_flags & VM_MERGEABLE) || !vma->anon_vma)
+			continue;
+		err = sp_unmerge_range(vma, vma->vm_start, vma->vm_end, false);
+		if (err)
+			break;
+	}
+	return err;
+}
+
+/*
+ * Unmerge every registered address space and forget what is known of it; they
+ * stay registered. Needs sp_scan_mutex. 0, -ENOMEM or -ERESTARTSYS.
+ */
+int sp_unmerge_registered(void)
+{
+	struct sp_mm *slot = sp_cursor_advance(NULL, SP_KEEP);
+	int err = 0;
+
+	while (slot) {
+		struct mm_struct *mm = slot->mm;
+		enum sp_fate fate = SP_KEEP;
+
+		mmap_read_lock(mm);
+		err = sp_unmerge_mm(mm);
+		if (err) {
+			mmap_read_unlock(mm);
+			break;
+		}
+		sp_forget_range(slot, 0, ULONG_MAX);
+		if (sp_mm_exiting(mm))
+			fate = SP_DROP_EXITED;
+		mmap_read_unlock(mm);
+		slot = sp_cursor_advance(slot, fate);
+		cond_resched();
+	}
+	sp_cursor_reset();
+	if (!err)
+		sp_stable_release_all();
+	return err;
+}
