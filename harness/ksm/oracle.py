@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ksm.content import Digester, Kind, Words, page_bytes
+from harness.ksm.protocol import PAGE_BYTES
 
 ABSENT = 0
 """The frame of a page that was never written: it reads as zero, and merging does not look at it."""
@@ -160,13 +161,32 @@ class Expected:
         return self.pages_sharing + self.ksm_zero_pages
 
 
-def expect(areas: Iterable[AreaModel], digester: Digester, *, max_page_sharing: int, use_zero_pages: bool) -> Expected:
-    """Count what merging can reach in these areas, once it has come to its end.
+@dataclass(frozen=True)
+class Candidates:
+    """Pages that merging looks at, in any processes: an array element for each."""
+
+    digests: Words
+    frames: NDArray[np.int64]
+    merged: NDArray[np.bool_]
+
+    @classmethod
+    def of_areas(cls, areas: Iterable[AreaModel], digester: Digester) -> Candidates:
+        """Collect them from models."""
+        digests, frames, merged = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.bool_)]
+        for area in areas:
+            digests.append(area.digests(digester)[area.candidates])
+            frames.append(area.frames[area.candidates])
+            merged.append(area.merged[area.candidates])
+        return cls(np.concatenate(digests), np.concatenate(frames), np.concatenate(merged))
+
+
+def expect(candidates: Candidates, digester: Digester, *, max_page_sharing: int, use_zero_pages: bool) -> Expected:
+    """Count what merging can reach with these pages, once it has come to its end.
 
     No more than `max_page_sharing` pages share one merged page; the one page that this may leave over stays alone.
     """
-    groups = _group(areas, digester)
-    zero = groups.digests == digester.of_contents(np.zeros(1, np.uint8), np.zeros(1, np.uint64))
+    groups = _group(candidates)
+    zero = groups.digests == digester.of_bytes(bytes(PAGE_BYTES))
     zero_pages = int(groups.mapped[zero].sum()) if use_zero_pages else 0
     mapped = groups.mapped[groups.duplicated & ~zero if use_zero_pages else groups.duplicated]
     full, rest = np.divmod(mapped, max_page_sharing)
@@ -178,30 +198,30 @@ def expect(areas: Iterable[AreaModel], digester: Digester, *, max_page_sharing: 
 def mark_merged(areas: Iterable[AreaModel], digester: Digester) -> None:
     """Note that merging has come to its end: every duplicate now maps a merged page, and keeps it over a fork."""
     listed = list(areas)
-    groups = _group(listed, digester)
-    duplicates = groups.digests[groups.duplicated]
+    duplicates = duplicated(Candidates.of_areas(listed, digester))
     for area in listed:
         area.merged |= area.candidates & np.isin(area.digests(digester), duplicates)
 
 
+def duplicated(candidates: Candidates) -> Words:
+    """Return the digests of the contents that can be merged, or are."""
+    groups = _group(candidates)
+    return groups.digests[groups.duplicated]
+
+
 @dataclass(frozen=True)
 class _Groups:
-    """For each distinct content that merging looks at: how many pages hold it, and whether they can be merged."""
+    """For each distinct content: how many pages hold it, and whether they can be merged."""
 
     digests: Words
     mapped: NDArray[np.int64]
     duplicated: NDArray[np.bool_]
 
 
-def _group(areas: Iterable[AreaModel], digester: Digester) -> _Groups:
-    digests, frames, merged = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.bool_)]
-    for area in areas:
-        digests.append(area.digests(digester)[area.candidates])
-        frames.append(area.frames[area.candidates])
-        merged.append(area.merged[area.candidates])
-    contents, which, mapped = np.unique(np.concatenate(digests), return_inverse=True, return_counts=True)
+def _group(candidates: Candidates) -> _Groups:
+    contents, which, mapped = np.unique(candidates.digests, return_inverse=True, return_counts=True)
     # One row for each frame that a content lies in.
-    lies_in = np.unique(np.stack([which, np.concatenate(frames)], axis=1), axis=0)
+    lies_in = np.unique(np.stack([which, candidates.frames], axis=1), axis=0)
     distinct_frames = np.bincount(lies_in[:, 0], minlength=len(contents))
-    was_merged = np.bincount(which, weights=np.concatenate(merged), minlength=len(contents)) > 0
+    was_merged = np.bincount(which, weights=candidates.merged, minlength=len(contents)) > 0
     return _Groups(contents, mapped, (distinct_frames > 1) | was_merged)

@@ -16,7 +16,8 @@ import pytest
 from harness.ksm.content import Digester, Kind, page_bytes
 from harness.ksm.differences import ContentError
 from harness.ksm.link import WorkError
-from harness.ksm.memwork import Advice, MemWork, Syscall
+from harness.ksm.memwork import MemWork
+from harness.ksm.processes import Advice, Syscall
 from tests.unit.ksm.conftest import SECRET
 
 

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""The counters over time: a row for each reading, in counters.csv as soon as it is taken."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import SamepageError
+from harness.ksm.counters import CounterReader, Counters
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One reading during a run."""
+
+    seconds: float
+    """Guest time since the first reading."""
+    phase: str
+    counters: Counters
+
+
+class Series:
+    """Takes the readings of a run and writes them down."""
+
+    def __init__(self, path: Path, reader: CounterReader, observe: Callable[[Sample], None]) -> None:
+        """`observe` is told of each reading (a live display, for one)."""
+        self.samples: list[Sample] = []
+        self.phase = "start"
+        self.reader = reader
+        self.processes: Callable[[], Iterable[int]] = lambda: ()
+        """Process ids whose own counters belong to a reading."""
+        self._observe = observe
+        self._file = path.open("w", newline="", encoding="utf-8")
+        self._rows = csv.writer(self._file, lineterminator="\n")
+        self._columns: list[str] = []
+
+    def take(self) -> Sample:
+        """Read the counters now."""
+        counters = self.reader.read(self.processes())
+        begun = self.samples[0].counters.uptime if self.samples else counters.uptime
+        sample = Sample(round(counters.uptime - begun, 3), self.phase, counters)
+        if not self.samples:
+            self._columns = sorted(counters.values)
+            self._rows.writerow(["seconds", "phase", *self._columns])
+        self.samples.append(sample)
+        self._rows.writerow([sample.seconds, sample.phase, *(counters.values.get(name, "") for name in self._columns)])
+        self._file.flush()
+        self._observe(sample)
+        return sample
+
+    def close(self) -> None:
+        """Finish counters.csv."""
+        self._file.close()
+
+
+def read_series(path: Path) -> list[tuple[float, str, dict[str, int]]]:
+    """Return (seconds, phase, counters) of each row of a counters.csv. Raises SamepageError for what is none."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                (
+                    float(row.pop("seconds")),
+                    row.pop("phase"),
+                    {name: int(value) for name, value in row.items() if value},
+                )
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise SamepageError(f"is no counters.csv of a run: {error}", where=path) from error
