@@ -28,7 +28,7 @@
 /* A block keeps the slots of 64 neighbouring pages, so sets of them fit a u64. */
 #define SP_BLOCK_PAGES	64
 #define SP_BLOCK_SHIFT	(PAGE_SHIFT + 6)
-#define SP_BLOCK_SIZE	(1UL << SP_BLOCK_SHIFT)
+#define SP_BLOCK_SIZE	BIT(SP_BLOCK_SHIFT)
 #define SP_BLOCK_MASK	(~(SP_BLOCK_SIZE - 1))
 
 /* What orders both trees; pages of unlike domain or node never meet. */
@@ -97,9 +97,9 @@ struct sp_tunables {
 	unsigned int sleep_millisecs;
 	unsigned int max_page_sharing;
 	unsigned int chains_prune_millisecs;
+	unsigned int merge_across_nodes;
 	bool use_zero_pages;
 	bool smart_scan;
-	bool merge_across_nodes;
 };
 
 /* Counts kept under sp_scan_mutex; readers look without it. */
@@ -263,7 +263,7 @@ void sp_hotplug_exit(void);
 
 /* sysfs_ksm.c, sysfs_samepage.c */
 extern const struct attribute_group sp_ksm_group;
-int sp_run_store(unsigned int run);
+long sp_metadata_bytes(void);
 int sp_sysfs_init(void);
 void sp_sysfs_exit(void);
 

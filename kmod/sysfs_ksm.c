@@ -6,9 +6,9 @@
 #include <linux/kstrtox.h>
 #include <linux/mm.h>
 #include <linux/oom.h>
-#include <linux/sysfs.h>
 
 #include "samepage.h"
+#include "sysfs.h"
 
 struct sp_tunables sp_tunables = {
 	.pages_to_scan = 100,
@@ -16,50 +16,8 @@ struct sp_tunables sp_tunables = {
 	.max_page_sharing = 256,
 	.chains_prune_millisecs = 2000,
 	.smart_scan = true,
-	.merge_across_nodes = true,
+	.merge_across_nodes = 1,
 };
-
-#define SHOW(name, format, value)					\
-	static ssize_t name##_show(struct kobject *kobj,		\
-				   struct kobj_attribute *attr, char *buf) \
-	{								\
-		return sysfs_emit(buf, format "\n", value);		\
-	}
-#define STORE(name)							\
-	static ssize_t name##_store(struct kobject *kobj,		\
-				    struct kobj_attribute *attr,	\
-				    const char *buf, size_t count)
-#define COUNTER(name, format, value)					\
-	SHOW(name, format, value)					\
-	static struct kobj_attribute name##_attr = __ATTR_RO(name)
-#define TUNABLE(name) static struct kobj_attribute name##_attr = __ATTR_RW(name)
-
-/* Plain tunables: any value of the type will do. */
-#define TUNABLE_UINT(name, field, then)					\
-	SHOW(name, "%u", sp_tunables.field)				\
-	STORE(name)							\
-	{								\
-		unsigned int value;					\
-									\
-		if (kstrtouint(buf, 10, &value))			\
-			return -EINVAL;					\
-		WRITE_ONCE(sp_tunables.field, value);			\
-		then;							\
-		return count;						\
-	}								\
-	TUNABLE(name)
-#define TUNABLE_BOOL(name)						\
-	SHOW(name, "%u", sp_tunables.name)				\
-	STORE(name)							\
-	{								\
-		bool value;						\
-									\
-		if (kstrtobool(buf, &value))				\
-			return -EINVAL;					\
-		WRITE_ONCE(sp_tunables.name, value);			\
-		return count;						\
-	}								\
-	TUNABLE(name)
 
 static long sp_pages_volatile(void)
 {
@@ -72,37 +30,34 @@ static long sp_pages_volatile(void)
 /* Bytes saved net of what the module keeps about pages. */
 static long sp_general_profit(void)
 {
-	long kept = sp_stats.blocks * sizeof(struct sp_block) +
-		    sp_stats.items * sizeof(struct sp_item) +
-		    sp_stats.stables * sizeof(struct sp_stable);
-
 	return (long)(sp_stats.pages_sharing + sp_zero_pages()) * (long)PAGE_SIZE -
-	       kept;
+	       sp_metadata_bytes();
 }
 
-COUNTER(pages_scanned, "%lu", sp_stats.pages_scanned);
-COUNTER(pages_shared, "%lu", sp_stats.pages_shared);
-COUNTER(pages_sharing, "%lu", sp_stats.pages_sharing);
-COUNTER(pages_unshared, "%lu", sp_stats.pages_unshared);
-COUNTER(pages_volatile, "%ld", sp_pages_volatile());
-COUNTER(pages_skipped, "%lu", sp_stats.pages_skipped);
-COUNTER(full_scans, "%lu", sp_stats.full_scans);
-COUNTER(ksm_zero_pages, "%ld", sp_zero_pages());
-COUNTER(stable_node_chains, "%lu", sp_stats.chains);
-COUNTER(stable_node_dups, "%lu", sp_stats.chain_dups);
-COUNTER(general_profit, "%ld", sp_general_profit());
+SP_COUNT(pages_scanned, 0444, &sp_stats.pages_scanned);
+SP_COUNT(pages_shared, 0444, &sp_stats.pages_shared);
+SP_COUNT(pages_sharing, 0444, &sp_stats.pages_sharing);
+SP_COUNT(pages_unshared, 0444, &sp_stats.pages_unshared);
+SP_COMPUTED(pages_volatile, 0444, sp_pages_volatile);
+SP_COUNT(pages_skipped, 0444, &sp_stats.pages_skipped);
+SP_COUNT(full_scans, 0444, &sp_stats.full_scans);
+SP_COMPUTED(ksm_zero_pages, 0444, sp_zero_pages);
+SP_COUNT(stable_node_chains, 0444, &sp_stats.chains);
+SP_COUNT(stable_node_dups, 0444, &sp_stats.chain_dups);
+SP_COMPUTED(general_profit, 0444, sp_general_profit);
 
-TUNABLE_UINT(pages_to_scan, pages_to_scan, );
-TUNABLE_UINT(sleep_millisecs, sleep_millisecs, sp_scan_retime());
-TUNABLE_UINT(stable_node_chains_prune_millisecs, chains_prune_millisecs, );
-TUNABLE_BOOL(use_zero_pages);
-TUNABLE_BOOL(smart_scan);
+SP_NUMBER(pages_to_scan, &sp_tunables.pages_to_scan, NULL);
+SP_NUMBER(sleep_millisecs, &sp_tunables.sleep_millisecs, sp_scan_retime);
+SP_NUMBER(stable_node_chains_prune_millisecs, &sp_tunables.chains_prune_millisecs,
+	  NULL);
+SP_FLAG(use_zero_pages, &sp_tunables.use_zero_pages);
+SP_FLAG(smart_scan, &sp_tunables.smart_scan);
 
 /*
- * Set what the scanner does. Stopping and unmerging may fail (-ENOMEM, or
- * -ERESTARTSYS on a signal): the scanner is stopped then.
+ * Set what the scanner does. Unmerging may fail (-ENOMEM, or -ERESTARTSYS on a
+ * signal): the scanner is stopped then.
  */
-int sp_run_store(unsigned int run)
+static int sp_set_run(unsigned int run)
 {
 	int err = 0;
 
@@ -127,41 +82,42 @@ int sp_run_store(unsigned int run)
 	return err;
 }
 
-SHOW(run, "%lu", sp_run)
-STORE(run)
+static ssize_t run_store(struct kobject *kobj, struct kobj_attribute *attr,
+			 const char *buf, size_t count)
 {
 	unsigned int run;
 	int err;
 
 	if (kstrtouint(buf, 10, &run) || run > SP_RUN_UNMERGE)
 		return -EINVAL;
-	err = sp_run_store(run);
+	err = sp_set_run(run);
 	return err ?: count;
 }
-TUNABLE(run);
 
-/* What keys mean may only change while nothing is merged. */
-static int sp_with_empty_tree(void (*change)(unsigned int value), unsigned int value)
+static struct sp_attr sp_attr_run = {
+	.attr = __ATTR(run, 0644, sp_count_show, run_store), .count = &sp_run
+};
+
+/* What keys and limits mean may only change while nothing is merged. */
+static int sp_set_while_unmerged(unsigned int *tunable, unsigned int value)
 {
-	int err = -EBUSY;
+	int err = 0;
 
 	mutex_lock(&sp_scan_mutex);
 	sp_wait_while_offlining();
-	if (!sp_stats.pages_shared && sp_stable_release_all()) {
-		change(value);
-		err = 0;
+	if (*tunable != value) {
+		if (sp_stats.pages_shared || !sp_stable_release_all())
+			err = -EBUSY;
+		else
+			WRITE_ONCE(*tunable, value);
 	}
 	mutex_unlock(&sp_scan_mutex);
 	return err;
 }
 
-static void sp_change_max_page_sharing(unsigned int value)
-{
-	WRITE_ONCE(sp_tunables.max_page_sharing, value);
-}
-
-SHOW(max_page_sharing, "%u", sp_tunables.max_page_sharing)
-STORE(max_page_sharing)
+static ssize_t max_page_sharing_store(struct kobject *kobj,
+				      struct kobj_attribute *attr,
+				      const char *buf, size_t count)
 {
 	int value;
 	int err = kstrtoint(buf, 10, &value);
@@ -170,19 +126,14 @@ STORE(max_page_sharing)
 		return err;
 	if (value < 2)
 		return -EINVAL;
-	if (value != READ_ONCE(sp_tunables.max_page_sharing))
-		err = sp_with_empty_tree(sp_change_max_page_sharing, value);
+	err = sp_set_while_unmerged(&sp_tunables.max_page_sharing, value);
 	return err ?: count;
 }
-TUNABLE(max_page_sharing);
+SP_STORED(max_page_sharing, &sp_tunables.max_page_sharing, max_page_sharing_store);
 
-static void sp_change_merge_across_nodes(unsigned int value)
-{
-	WRITE_ONCE(sp_tunables.merge_across_nodes, value);
-}
-
-SHOW(merge_across_nodes, "%u", sp_tunables.merge_across_nodes)
-STORE(merge_across_nodes)
+static ssize_t merge_across_nodes_store(struct kobject *kobj,
+					struct kobj_attribute *attr,
+					const char *buf, size_t count)
 {
 	unsigned long value;
 	int err = kstrtoul(buf, 10, &value);
@@ -191,32 +142,32 @@ STORE(merge_across_nodes)
 		return err;
 	if (value > 1)
 		return -EINVAL;
-	if (value != READ_ONCE(sp_tunables.merge_across_nodes))
-		err = sp_with_empty_tree(sp_change_merge_across_nodes, value);
+	err = sp_set_while_unmerged(&sp_tunables.merge_across_nodes, value);
 	return err ?: count;
 }
-TUNABLE(merge_across_nodes);
+SP_STORED(merge_across_nodes, &sp_tunables.merge_across_nodes,
+	  merge_across_nodes_store);
 
 static struct attribute *sp_ksm_attrs[] = {
-	&run_attr.attr,
-	&pages_to_scan_attr.attr,
-	&sleep_millisecs_attr.attr,
-	&max_page_sharing_attr.attr,
-	&merge_across_nodes_attr.attr,
-	&use_zero_pages_attr.attr,
-	&smart_scan_attr.attr,
-	&stable_node_chains_prune_millisecs_attr.attr,
-	&pages_scanned_attr.attr,
-	&pages_shared_attr.attr,
-	&pages_sharing_attr.attr,
-	&pages_unshared_attr.attr,
-	&pages_volatile_attr.attr,
-	&pages_skipped_attr.attr,
-	&full_scans_attr.attr,
-	&ksm_zero_pages_attr.attr,
-	&stable_node_chains_attr.attr,
-	&stable_node_dups_attr.attr,
-	&general_profit_attr.attr,
+	&sp_attr_run.attr.attr,
+	&sp_attr_pages_to_scan.attr.attr,
+	&sp_attr_sleep_millisecs.attr.attr,
+	&sp_attr_max_page_sharing.attr.attr,
+	&sp_attr_merge_across_nodes.attr.attr,
+	&sp_attr_use_zero_pages.attr.attr,
+	&sp_attr_smart_scan.attr.attr,
+	&sp_attr_stable_node_chains_prune_millisecs.attr.attr,
+	&sp_attr_pages_scanned.attr.attr,
+	&sp_attr_pages_shared.attr.attr,
+	&sp_attr_pages_sharing.attr.attr,
+	&sp_attr_pages_unshared.attr.attr,
+	&sp_attr_pages_volatile.attr.attr,
+	&sp_attr_pages_skipped.attr.attr,
+	&sp_attr_full_scans.attr.attr,
+	&sp_attr_ksm_zero_pages.attr.attr,
+	&sp_attr_stable_node_chains.attr.attr,
+	&sp_attr_stable_node_dups.attr.attr,
+	&sp_attr_general_profit.attr.attr,
 	NULL,
 };
 

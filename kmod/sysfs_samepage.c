@@ -1,37 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* /sys/kernel/mm/samepage: what in-tree KSM has no name for. Read-only, root. */
+/* /sys/kernel/mm/samepage: what in-tree KSM has no name for. For root alone. */
 #include <linux/mm.h>
-#include <linux/sysfs.h>
 
 #include "samepage.h"
+#include "sysfs.h"
 
-#define COUNTER(name, format, value)					\
-	static ssize_t name##_show(struct kobject *kobj,		\
-				   struct kobj_attribute *attr, char *buf) \
-	{								\
-		return sysfs_emit(buf, format "\n", value);		\
-	}								\
-	static struct kobj_attribute name##_attr = __ATTR(name, 0400, name##_show, NULL)
+/* What the module allocates about pages, in bytes. */
+long sp_metadata_bytes(void)
+{
+	return sp_stats.blocks * sizeof(struct sp_block) +
+	       sp_stats.items * sizeof(struct sp_item) +
+	       sp_stats.stables * sizeof(struct sp_stable);
+}
 
-COUNTER(version, "%s", THIS_MODULE->version ?: "unknown");
-COUNTER(merges, "%lu", sp_stats.merges);
-COUNTER(merges_failed, "%lu", sp_stats.merges_failed);
-COUNTER(cow_breaks, "%lu", sp_stats.cow_breaks);
-COUNTER(stale_candidates, "%lu", sp_stats.stale_candidates);
-COUNTER(pages_tracked, "%lu", sp_stats.pages_tracked);
-COUNTER(metadata_bytes, "%zu",
-	sp_stats.blocks * sizeof(struct sp_block) +
-	sp_stats.items * sizeof(struct sp_item) +
-	sp_stats.stables * sizeof(struct sp_stable));
+SP_COUNT(merges, 0400, &sp_stats.merges);
+SP_COUNT(merges_failed, 0400, &sp_stats.merges_failed);
+SP_COUNT(cow_breaks, 0400, &sp_stats.cow_breaks);
+SP_COUNT(stale_candidates, 0400, &sp_stats.stale_candidates);
+SP_COUNT(pages_tracked, 0400, &sp_stats.pages_tracked);
+SP_COMPUTED(metadata_bytes, 0400, sp_metadata_bytes);
 
 static struct attribute *sp_attrs[] = {
-	&version_attr.attr,
-	&merges_attr.attr,
-	&merges_failed_attr.attr,
-	&cow_breaks_attr.attr,
-	&stale_candidates_attr.attr,
-	&pages_tracked_attr.attr,
-	&metadata_bytes_attr.attr,
+	&sp_attr_merges.attr.attr,
+	&sp_attr_merges_failed.attr.attr,
+	&sp_attr_cow_breaks.attr.attr,
+	&sp_attr_stale_candidates.attr.attr,
+	&sp_attr_pages_tracked.attr.attr,
+	&sp_attr_metadata_bytes.attr.attr,
 	NULL,
 };
 

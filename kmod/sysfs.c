@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Show and store functions of plain attributes; see sysfs.h. */
+#include <linux/kstrtox.h>
+
+#include "sysfs.h"
+
+static struct sp_attr *sp_attr_of(struct kobj_attribute *attr)
+{
+	return container_of(attr, struct sp_attr, attr);
+}
+
+ssize_t sp_count_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%lu\n", READ_ONCE(*sp_attr_of(attr)->count));
+}
+
+ssize_t sp_compute_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%ld\n", sp_attr_of(attr)->compute());
+}
+
+ssize_t sp_number_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%u\n", READ_ONCE(*sp_attr_of(attr)->number));
+}
+
+ssize_t sp_number_store(struct kobject *kobj, struct kobj_attribute *attr,
+			const char *buf, size_t count)
+{
+	struct sp_attr *self = sp_attr_of(attr);
+	unsigned int value;
+
+	if (kstrtouint(buf, 10, &value))
+		return -EINVAL;
+	WRITE_ONCE(*self->number, value);
+	if (self->changed)
+		self->changed();
+	return count;
+}
+
+ssize_t sp_flag_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "%u\n", READ_ONCE(*sp_attr_of(attr)->flag));
+}
+
+ssize_t sp_flag_store(struct kobject *kobj, struct kobj_attribute *attr,
+		      const char *buf, size_t count)
+{
+	bool value;
+
+	if (kstrtobool(buf, &value))
+		return -EINVAL;
+	WRITE_ONCE(*sp_attr_of(attr)->flag, value);
+	return count;
+}
