@@ -13,6 +13,7 @@ from harness.errors import SamepageError
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module and attribute of the click command, one line of help)
     "image": ("harness.cli.image:image", "Build or verify the guest image."),
+    "lint": ("harness.cli.lint:lint", "Compiler warnings, sparse and checkpatch over the module."),
     "lock": ("harness.cli.lock:lock", "Renew a lock file from the current Debian archive."),
     "module": ("harness.cli.module:module", "Build the out-of-tree module for a pinned kernel."),
     "run": ("harness.cli.run:run", "Run a workload in a guest and report."),

@@ -91,7 +91,7 @@ def _inputs(config: Config, kernel: str) -> Iterator[Path]:
         yield config.images / f"{name}.toml"
         yield lock_path(config.images, name)
     for folder in (guest_sources(config.images), overlay_folder(config.images)):
-        yield from sorted(path for path in folder.rglob("*") if path.is_file())
+        yield from sorted(path for path in folder.rglob("[!.]*") if path.is_file())
     yield from sorted(Path(__file__).parent.glob("*.py"))
 
 

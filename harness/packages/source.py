@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""Files of a kernel's own source, from Debian's linux-source package: checkpatch, selftests."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from collections.abc import Collection
+from pathlib import Path
+
+from harness.config import Config
+from harness.errors import SamepageError
+from harness.packages.fetch import fetch_packages, verify_cached
+from harness.packages.lock import load_lock
+from harness.progress import step
+from harness.store import built_folder, key_of
+
+
+def kernel_source(config: Config, kernel: str, paths: Collection[str]) -> Path:
+    """Return a folder with the files and folders `paths` of the kernel's source (scripts/checkpatch.pl, for one).
+
+    The package is fetched and read when a set of paths is first asked for.
+    """
+    recipe = f"kernel-{kernel}"
+    lock = load_lock(config.images, recipe)
+    packages = lock.of_groups(["source"])
+    if len(packages) != 1:
+        raise SamepageError("one package was expected in the group `source`", where=f"{recipe}.lock")
+    package = packages[0]
+
+    def build(partial: Path) -> None:
+        deb = fetch_packages(config, recipe, lock, packages)[package.name]
+        verify_cached(package, deb)
+        with step(f"Reading the source of Linux {kernel}"):
+            _extract(deb, f"usr/src/{package.name}.tar.xz", paths, partial)
+
+    return built_folder(config.cache / "roots" / f"source-{kernel}-{key_of(package.sha256, *sorted(paths))}", build)
+
+
+def _extract(deb: Path, archive: str, paths: Collection[str], out: Path) -> None:
+    """Extract `paths` from the tar archive `archive` inside of a package, without writing either down."""
+    missing = set(paths)
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as reader:
+        with tarfile.open(fileobj=reader.stdout, mode="r|") as package:
+            member = next((member for member in package if member.name.removeprefix("./") == archive), None)
+            inner = None if member is None else package.extractfile(member)
+            if inner is None:
+                raise SamepageError(f"holds no {archive}", where=deb)
+            with tarfile.open(fileobj=inner, mode="r|xz") as source:
+                for item in source:
+                    item.name = item.name.partition("/")[2]  # without linux-source-6.12/
+                    wanted = [path for path in paths if item.name == path or item.name.startswith(f"{path}/")]
+                    if wanted:
+                        missing.difference_update(wanted)
+                        source.extract(item, out, filter="data")
+        reader.kill()  # it need not write the rest
+    if missing:
+        raise SamepageError(f"the source has no {', '.join(sorted(missing))}", where=deb)
