@@ -5,23 +5,9 @@
  * To unload: write 0 to /sys/kernel/livepatch/samepage/enabled, wait until that
  * directory is gone, then rmmod.
  */
-#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
-
 #include <linux/module.h>
-#include <linux/version.h>
 
 #include "samepage.h"
-
-static int __init sp_check_kernel(void)
-{
-	if (LINUX_VERSION_CODE >= SP_KERNEL_MIN && LINUX_VERSION_CODE < SP_KERNEL_MAX)
-		return 0;
-	pr_err("built for Linux %d.%d, supported are %d.%d up to below %d.%d\n",
-	       LINUX_VERSION_CODE >> 16, (LINUX_VERSION_CODE >> 8) & 0xff,
-	       SP_KERNEL_MIN >> 16, (SP_KERNEL_MIN >> 8) & 0xff,
-	       SP_KERNEL_MAX >> 16, (SP_KERNEL_MAX >> 8) & 0xff);
-	return -EOPNOTSUPP;
-}
 
 static void sp_caches_destroy(void)
 {
@@ -41,7 +27,7 @@ static int __init sp_caches_init(void)
 
 static int __init sp_init(void)
 {
-	int err = sp_check_kernel() ?: sp_symbols_resolve();
+	int err = sp_kernel_check() ?: sp_symbols_resolve();
 
 	if (err)
 		return err;

@@ -29,7 +29,7 @@ struct sp_frozen {
 	struct folio *folio;		/* locked; the entry's reference */
 	pte_t *ptep;
 	pte_t entry;
-	spinlock_t *ptl;
+	spinlock_t *ptl;		/* held; guards the entry */
 	bool exclusive;
 };
 
@@ -191,9 +191,9 @@ static void sp_split_large(struct vm_area_struct *vma, unsigned long addr)
 {
 	struct folio *folio = NULL;
 	struct page *page = NULL;
-	spinlock_t *ptl;
-	pte_t *ptep;
 	pmd_t *pmd, pmde;
+	spinlock_t *ptl; /* of the entry that maps the page */
+	pte_t *ptep;
 
 	ptep = sp_pte_lock(vma->vm_mm, addr, &ptl);
 	if (ptep) {

@@ -48,11 +48,13 @@ static enum sp_walk sp_walk_sharer(struct folio *folio, struct sp_item *item,
 		return SP_WALK_DONE;
 	anon_vma_interval_tree_foreach(vmac, &anon_vma->rb_root, 0, ULONG_MAX) {
 		struct vm_area_struct *vma = vmac->vma;
+		bool own;
 
 		cond_resched();
 		if (addr < vma->vm_start || addr >= vma->vm_end)
 			continue;
-		if ((vma->vm_mm == sp_item_mm(item)) == forks)
+		own = vma->vm_mm == sp_item_mm(item);
+		if (own == forks)
 			continue;
 		if (rwc->invalid_vma && rwc->invalid_vma(vma, rwc->arg))
 			continue;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Show and store functions of plain attributes; see sysfs.h. */
+/* Show and store functions of plain attributes. */
 #include <linux/kstrtox.h>
 
 #include "sysfs.h"

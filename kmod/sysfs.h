@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Attributes that show or set one value, without a function for each. */
+/* Attributes that show or set one value, each without a function of its own. */
 #ifndef SAMEPAGE_SYSFS_H
 #define SAMEPAGE_SYSFS_H
 

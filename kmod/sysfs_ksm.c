@@ -129,6 +129,7 @@ static ssize_t max_page_sharing_store(struct kobject *kobj,
 	err = sp_set_while_unmerged(&sp_tunables.max_page_sharing, value);
 	return err ?: count;
 }
+
 SP_STORED(max_page_sharing, &sp_tunables.max_page_sharing, max_page_sharing_store);
 
 static ssize_t merge_across_nodes_store(struct kobject *kobj,
@@ -145,6 +146,7 @@ static ssize_t merge_across_nodes_store(struct kobject *kobj,
 	err = sp_set_while_unmerged(&sp_tunables.merge_across_nodes, value);
 	return err ?: count;
 }
+
 SP_STORED(merge_across_nodes, &sp_tunables.merge_across_nodes,
 	  merge_across_nodes_store);
 

@@ -25,8 +25,10 @@
 
 bool sp_passthrough;
 
+typedef void sp_visitor(struct mm_struct *mm);
+
 /* Call @visit once or more for every address space of a user process. */
-static void sp_for_each_mm(void (*visit)(struct mm_struct *mm))
+static void sp_for_each_mm(sp_visitor *visit)
 {
 	int nr = 1;
 

@@ -44,8 +44,8 @@ static int sp_find_merged(pmd_t *pmd, unsigned long addr, unsigned long end,
 			  struct mm_walk *walk)
 {
 	unsigned long *found = walk->private;
-	spinlock_t *ptl;
 	pte_t *start, *ptep;
+	spinlock_t *ptl; /* of the page table */
 	int merged = 0;
 
 	cond_resched();

@@ -17,10 +17,6 @@
 #include <linux/swap.h>
 #include <linux/sysfs.h>
 
-/* Kernels that the module was tested on; another one is refused at load. */
-#define SP_KERNEL_MIN KERNEL_VERSION(6, 12, 0)
-#define SP_KERNEL_MAX KERNEL_VERSION(6, 13, 0)	/* exclusive */
-
 /* mm/internal.h: prototypes that no public header declares. */
 struct anon_vma *folio_anon_vma(struct folio *folio);
 struct task_struct *task_early_kill(struct task_struct *tsk, int force_early);
@@ -36,6 +32,9 @@ struct sp_kernel_data {
 };
 
 extern struct sp_kernel_data sp_kernel;
+
+/* 0, or -EOPNOTSUPP for a kernel that the module was never tested on. */
+int sp_kernel_check(void);
 
 /*
  * Resolve every shim and datum. Returns 0, or -ENOENT after naming what is
