@@ -51,10 +51,11 @@ static bool sp_collect(struct sp_batch *batch, struct sp_mm *slot,
 		       unsigned int budget)
 {
 	struct mm_struct *mm = slot->mm;
-	VMA_ITERATOR(vmi, mm, sp_cursor_address);
-	struct vm_area_struct *vma;
 	enum sp_fate fate = SP_KEEP;
+	struct vm_area_struct *vma;
+	struct vma_iterator vmi;
 
+	vma_iter_init(&vmi, mm, sp_cursor_address);
 	*batch = (struct sp_batch) { .slot = slot, .budget = budget };
 	mmap_read_lock(mm);
 	if (sp_mm_exiting(mm))

@@ -8,7 +8,7 @@
 #include <linux/oom.h>
 
 #include "samepage.h"
-#include "sysfs.h"
+#include "attrs.h"
 
 struct sp_tunables sp_tunables = {
 	.pages_to_scan = 100,

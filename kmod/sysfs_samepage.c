@@ -3,7 +3,7 @@
 #include <linux/mm.h>
 
 #include "samepage.h"
-#include "sysfs.h"
+#include "attrs.h"
 
 /* What the module allocates about pages, in bytes. */
 long sp_metadata_bytes(void)

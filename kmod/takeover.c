@@ -25,10 +25,8 @@
 
 bool sp_passthrough;
 
-typedef void sp_visitor(struct mm_struct *mm);
-
 /* Call @visit once or more for every address space of a user process. */
-static void sp_for_each_mm(sp_visitor *visit)
+static void sp_visit_mms(void (*visit)(struct mm_struct *mm))
 {
 	int nr = 1;
 
@@ -82,7 +80,7 @@ static void sp_adopt(struct mm_struct *mm)
 /* Anything that came by way of a fork that was under way is adopted later. */
 void sp_adopt_all(void)
 {
-	sp_for_each_mm(sp_adopt);
+	sp_visit_mms(sp_adopt);
 }
 
 static int sp_pre_patch(struct klp_object *object)
@@ -122,7 +120,7 @@ static void sp_unmerge_everything(void)
 	while (!done) {
 		done = !sp_unmerge_registered() && sp_stable_release_all();
 		if (!done) {
-			sp_for_each_mm(sp_unmerge_visit);
+			sp_visit_mms(sp_unmerge_visit);
 			msleep(20);
 		}
 	}

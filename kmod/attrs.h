@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Attributes that show or set one value, each without a function of its own. */
-#ifndef SAMEPAGE_SYSFS_H
-#define SAMEPAGE_SYSFS_H
+#ifndef SAMEPAGE_ATTRS_H
+#define SAMEPAGE_ATTRS_H
 
 #include <linux/kobject.h>
 #include <linux/sysfs.h>

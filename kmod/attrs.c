@@ -2,7 +2,7 @@
 /* Show and store functions of plain attributes. */
 #include <linux/kstrtox.h>
 
-#include "sysfs.h"
+#include "attrs.h"
 
 static struct sp_attr *sp_attr_of(struct kobj_attribute *attr)
 {
