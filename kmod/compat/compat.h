@@ -24,6 +24,9 @@ void add_to_kill_ksm(struct task_struct *tsk, struct page *page,
 		     struct vm_area_struct *vma, struct list_head *to_kill,
 		     unsigned long addr);
 
+/* The type of kallsyms_lookup_name(), which no header for modules declares. */
+unsigned long sp_kallsyms_lookup_name(const char *name);
+
 /* Data that is not exported, found at load. */
 struct sp_kernel_data {
 	struct attribute_group *ksm_attr_group;

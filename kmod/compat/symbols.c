@@ -48,8 +48,7 @@ static const struct sp_shim sp_shims[] = {
 
 struct sp_kernel_data sp_kernel;
 
-unsigned long sp_lookup_prototype(const char *name);
-DEFINE_STATIC_CALL_NULL(sp_lookup, sp_lookup_prototype);
+DEFINE_STATIC_CALL_NULL(sp_lookup, sp_kallsyms_lookup_name);
 DEFINE_STATIC_CALL_NULL(sp_enter_original, __ksm_enter);
 DEFINE_STATIC_CALL_NULL(sp_exit_original, __ksm_exit);
 
