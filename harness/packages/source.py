@@ -52,7 +52,18 @@ def _extract(deb: Path, archive: str, paths: Collection[str], out: Path) -> None
                     wanted = [path for path in paths if item.name == path or item.name.startswith(f"{path}/")]
                     if wanted:
                         missing.difference_update(wanted)
-                        source.extract(item, out, filter="data")
+                        _write(source, item, out / item.name)
         reader.kill()  # it need not write the rest
     if missing:
         raise SamepageError(f"the source has no {', '.join(sorted(missing))}", where=deb)
+
+
+def _write(source: tarfile.TarFile, item: tarfile.TarInfo, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if item.isdir():
+        target.mkdir(exist_ok=True)
+    elif item.issym():
+        target.symlink_to(item.linkname)
+    elif (content := source.extractfile(item)) is not None:
+        target.write_bytes(content.read())
+        target.chmod(0o755 if item.mode & 0o100 else 0o644)
