@@ -13,6 +13,7 @@ struct sp_attr {
 		long (*compute)(void);
 		unsigned int *number;
 		bool *flag;
+		unsigned long *limit;	/* aliases count, for a store */
 	};
 	void (*changed)(void);		/* called after a store, may be NULL */
 };

@@ -267,6 +267,12 @@ long sp_metadata_bytes(void);
 int sp_sysfs_init(void);
 void sp_sysfs_exit(void);
 
+/* advisor.c */
+extern const struct attribute_group sp_advisor_group;
+bool sp_advisor_on(void);
+void sp_advisor_pass_begins(void);
+void sp_advisor_pass_ends(void);
+
 /* intree.c */
 int sp_intree_quiet(void);
 void sp_intree_resume(void);

@@ -132,6 +132,7 @@ static void sp_process(struct sp_batch *batch)
 /* A new pass begins. */
 static struct sp_mm *sp_begin_pass(void)
 {
+	sp_advisor_pass_begins();
 	/* Pages on per-CPU lists have a reference too many to be merged. */
 	lru_add_drain_all();
 	sp_stable_prune();
@@ -165,8 +166,10 @@ static void sp_scan(unsigned int budget)
 		cond_resched();
 		slot = sp_cursor_mm();
 	}
-	if (!slot)
+	if (!slot) {
+		sp_advisor_pass_ends();
 		sp_stats.full_scans++;
+	}
 }
 
 void sp_wait_while_offlining(void)

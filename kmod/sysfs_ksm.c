@@ -46,12 +46,20 @@ SP_COUNT(stable_node_chains, 0444, &sp_stats.chains);
 SP_COUNT(stable_node_dups, 0444, &sp_stats.chain_dups);
 SP_COMPUTED(general_profit, 0444, sp_general_profit);
 
-SP_NUMBER(pages_to_scan, &sp_tunables.pages_to_scan, NULL);
 SP_NUMBER(sleep_millisecs, &sp_tunables.sleep_millisecs, sp_scan_retime);
 SP_NUMBER(stable_node_chains_prune_millisecs, &sp_tunables.chains_prune_millisecs,
 	  NULL);
 SP_FLAG(use_zero_pages, &sp_tunables.use_zero_pages);
 SP_FLAG(smart_scan, &sp_tunables.smart_scan);
+
+/* The advisor's to set while it is on. */
+static ssize_t pages_to_scan_store(struct kobject *kobj, struct kobj_attribute *attr,
+				   const char *buf, size_t count)
+{
+	return sp_advisor_on() ? -EINVAL : sp_number_store(kobj, attr, buf, count);
+}
+
+SP_STORED(pages_to_scan, &sp_tunables.pages_to_scan, pages_to_scan_store);
 
 /*
  * Set what the scanner does. Unmerging may fail (-ENOMEM, or -ERESTARTSYS on a

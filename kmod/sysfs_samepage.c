@@ -35,21 +35,30 @@ static const struct attribute_group sp_group = {
 	.attrs = sp_attrs,
 };
 
-/* Both groups; in-tree KSM's "ksm" must be gone before. */
+/* All groups; in-tree KSM's "ksm" must be gone before. */
 int sp_sysfs_init(void)
 {
 	int err = sysfs_create_group(sp_kernel.mm_kobj, &sp_ksm_group);
 
 	if (err)
 		return err;
+	err = sysfs_merge_group(sp_kernel.mm_kobj, &sp_advisor_group);
+	if (err)
+		goto ksm;
 	err = sysfs_create_group(sp_kernel.mm_kobj, &sp_group);
 	if (err)
-		sysfs_remove_group(sp_kernel.mm_kobj, &sp_ksm_group);
+		goto advisor;
+	return 0;
+advisor:
+	sysfs_unmerge_group(sp_kernel.mm_kobj, &sp_advisor_group);
+ksm:
+	sysfs_remove_group(sp_kernel.mm_kobj, &sp_ksm_group);
 	return err;
 }
 
 void sp_sysfs_exit(void)
 {
 	sysfs_remove_group(sp_kernel.mm_kobj, &sp_group);
+	sysfs_unmerge_group(sp_kernel.mm_kobj, &sp_advisor_group);
 	sysfs_remove_group(sp_kernel.mm_kobj, &sp_ksm_group);
 }
