@@ -36,7 +36,7 @@ enum frame_type {
 	FRAME_KILL = 5,		/* u32 signal, to the whole session */
 	FRAME_CREDIT = 6,	/* u32 bytes of output consumed */
 	FRAME_PING = 7,		/* up to 256 bytes, echoed */
-	FRAME_MARK = 8,		/* one line for the kernel log */
+	FRAME_MARK = 8,		/* one line for the kernel log, with its newline */
 
 	/* guest to host */
 	FRAME_HELLO = 32,	/* id 0: u32 version */

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""QEMU's command line for a guest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.guest.protocol import CHANNEL_NAME
+from harness.guest.spec import GuestSpec
+
+KERNEL_ARGUMENTS = (
+    "console=ttyS0",
+    "panic=-1",  # reboot at once, which -no-reboot turns into the end of QEMU
+    "printk.devkmsg=on",  # the marks of the log gate must not be rate-limited
+    "ignore_loglevel",
+    "log_buf_len=4M",
+    "sysrq_always_enabled",
+    "unknown_nmi_panic",  # lets the dump of a hung guest show where a CPU spins with interrupts off
+    "oops=continue",
+)
+
+
+@dataclass(frozen=True)
+class QemuFiles:
+    """Where QEMU finds its files (paths inside its sandbox)."""
+
+    kernel: str
+    initramfs: str
+    root: str
+    modules: str
+
+
+@dataclass(frozen=True)
+class GuestSockets:
+    """Descriptors of the sockets that QEMU inherits."""
+
+    console: int
+    channel: int
+    qmp: int
+
+
+def qemu_arguments(spec: GuestSpec, accelerator: str, files: QemuFiles, sockets: GuestSockets) -> list[str]:
+    """Return QEMU's arguments (without the program's name)."""
+    return [
+        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none", "-nic", "none"),
+        *("-machine", "q35,sata=off,smbus=off,graphics=off,vmport=off"),
+        *_accelerator(accelerator),
+        *_processors_and_memory(spec),
+        *("-kernel", files.kernel, "-initrd", files.initramfs),
+        *("-append", " ".join([*KERNEL_ARGUMENTS, *spec.append])),
+        *_socket("console", sockets.console),
+        *("-serial", "chardev:console"),
+        *_socket("qmp", sockets.qmp),
+        *("-mon", "chardev=qmp,mode=control"),
+        *_socket("channel", sockets.channel),
+        *("-device", "virtio-serial-pci,max_ports=2"),
+        *("-device", f"virtserialport,chardev=channel,name={CHANNEL_NAME}"),
+        *_disk("root", files.root),
+        *_disk("modules", files.modules),
+        *spec.qemu_arguments,
+    ]
+
+
+def _accelerator(name: str) -> Sequence[str]:
+    # -cpu host aborts under TCG; max is everything that the accelerator can give, under KVM the host's.
+    return ("-accel", "tcg,thread=multi" if name == "tcg" else name, "-cpu", "max")
+
+
+def _processors_and_memory(spec: GuestSpec) -> list[str]:
+    # Without sockets= all CPUs share a socket, and the kernel warns of nodes that divide it (topology_sane).
+    arguments = ["-smp", f"{spec.cpus},sockets={spec.numa_nodes}", "-m", f"{spec.memory_mib}M"]
+    if spec.numa_nodes == 1:
+        return arguments
+    cpus, memory = spec.cpus // spec.numa_nodes, spec.memory_mib // spec.numa_nodes
+    for node in range(spec.numa_nodes):
+        first = node * cpus
+        arguments += ["-object", f"memory-backend-ram,id=node{node},size={memory}M"]
+        arguments += ["-numa", f"node,nodeid={node},memdev=node{node},cpus={first}-{first + cpus - 1}"]
+    return arguments
+
+
+def _socket(name: str, descriptor: int) -> Sequence[str]:
+    return ("-chardev", f"socket,id={name},fd={descriptor}")
+
+
+def _disk(name: str, path: str) -> Sequence[str]:
+    escaped = path.replace(",", ",,")
+    return (
+        *("-blockdev", f"driver=raw,node-name={name},read-only=on,file.driver=file,file.filename={escaped}"),
+        *("-device", f"virtio-blk-pci,drive={name},serial={name}"),
+    )

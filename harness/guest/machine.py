@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""A running QEMU with its three connections: serial console, command channel, monitor.
+
+They are pairs of connected sockets that QEMU inherits: there is no file that another user could open, nothing to wait
+for, and nothing that a harness killed in mid-air could leave behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness.errors import SamepageError
+from harness.guest.channel import Channel
+from harness.guest.commandline import GuestSockets, QemuFiles, qemu_arguments
+from harness.guest.console import Console
+from harness.guest.process import QemuProcess
+from harness.guest.qemu import Qemu
+from harness.guest.qmp import Qmp, QmpFailed
+from harness.guest.spec import GuestSpec
+from harness.image import Image
+
+CONSOLE_LOG = "console.log"
+QEMU_LOG = "qemu.log"
+_END_TIMEOUT = 5.0
+
+
+class Machine:
+    """QEMU from its start to its end."""
+
+    def __init__(
+        self,
+        qemu: Qemu,
+        accelerator: str,
+        image: Image,
+        spec: GuestSpec,
+        folder: Path,
+        on_lines: Callable[[Sequence[str]], None],
+        on_console_end: Callable[[], None],
+    ) -> None:
+        """Start QEMU; its logs go into `folder`, the console's lines to `on_lines` as well."""
+        self.folder = folder
+        kernel = image.vmlinuz if spec.kaslr else image.vmlinux
+        files = QemuFiles(str(kernel), str(image.initramfs), str(image.root), str(image.modules))
+        pairs = [socket.socketpair() for _ in range(3)]
+        ours = [pair[0] for pair in pairs]
+        theirs = [pair[1] for pair in pairs]
+        descriptors = [sock.fileno() for sock in theirs]
+        arguments = qemu_arguments(spec, accelerator, files, GuestSockets(*descriptors))
+        with contextlib.ExitStack() as cleanup:
+            for sock in ours:
+                cleanup.callback(sock.close)
+            try:
+                self.process = QemuProcess(qemu.command(arguments, image.files()), descriptors, folder / QEMU_LOG)
+            finally:
+                for sock in theirs:
+                    sock.close()
+            cleanup.callback(self.process.kill)
+            self.console = Console(ours[0], folder / CONSOLE_LOG, on_lines, on_console_end)
+            cleanup.callback(self.console.close)
+            self.channel = Channel(ours[1])
+            cleanup.callback(self.channel.close)
+            self.qmp = self._greet(ours[2])
+            cleanup.pop_all()
+
+    def _greet(self, sock: socket.socket) -> Qmp:
+        try:
+            return Qmp(sock)
+        except QmpFailed as error:
+            self.process.wait(_END_TIMEOUT)
+            said = self.process.said() or str(error)
+            raise SamepageError(f"QEMU did not start: {said}", where=self.folder / QEMU_LOG) from error
+
+    def ended(self) -> bool:
+        """Whether QEMU has ended; a channel that was closed announces the end, which is waited for."""
+        if self.channel.failure is not None:
+            self.process.wait(_END_TIMEOUT)
+        return not self.process.running
+
+    def last_words(self) -> str:
+        """Return how QEMU ended, and the last that it and the guest said."""
+        self.console.ended.wait(_END_TIMEOUT)
+        code = self.process.wait(0)
+        how = "QEMU runs on" if code is None else f"QEMU ended with exit code {code}"
+        if code is not None and code < 0:
+            how = f"QEMU was killed by signal {-code}"
+        parts = [how, self.process.said(), "Last lines of the console:", *self.console.last_lines()]
+        return "\n".join(part for part in parts if part)
+
+    def end(self) -> None:
+        """End QEMU at once and close everything; may be called again."""
+        self.process.kill()
+        self.qmp.close()
+        self.channel.close()
+        self.console.close()

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""What a guest looks like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.errors import SamepageError
+
+
+@dataclass(frozen=True)
+class GuestSpec:
+    """Size and kernel arguments of a guest."""
+
+    memory_mib: int = 1024
+    cpus: int = 2
+    numa_nodes: int = 1
+    """Memory and CPUs are divided evenly among them."""
+    append: tuple[str, ...] = ()
+    """Kernel arguments in addition to the harness's own; a later one overrides an earlier one."""
+    qemu_arguments: tuple[str, ...] = ()
+    """Arguments for QEMU in addition to the harness's own."""
+    accelerator: str | None = None
+    """`kvm` or `tcg`; None takes the configured one."""
+    kaslr: bool = False
+    """Boot the compressed kernel, which chooses its address at random, at the price of decompressing it first."""
+    boot_timeout: float = 120
+    """Seconds from the start of QEMU until the agent must have answered."""
+
+    def __post_init__(self) -> None:
+        if self.memory_mib < 128:
+            raise SamepageError(f"a guest needs at least 128 MiB of memory, not {self.memory_mib}")
+        if self.cpus < 1:
+            raise SamepageError(f"a guest needs at least one CPU, not {self.cpus}")
+        if self.numa_nodes < 1 or self.cpus % self.numa_nodes or self.memory_mib % self.numa_nodes:
+            raise SamepageError(
+                f"{self.cpus} CPUs and {self.memory_mib} MiB cannot be divided evenly among {self.numa_nodes} NUMA nodes"
+            )

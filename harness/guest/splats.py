@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: MIT
+"""Finding what a kernel complains of in its log: each report from its first line to the end of its trace."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+MAX_LINES = 400
+"""Lines of one report that are kept; the console's log has all of them."""
+
+_PREFIX = re.compile(r"^.*?\[\s*\d+\.\d{6}\](?:\[\s*[TC]\d+\])? ")
+"""A kernel line's time and caller. A shell's prompt may stand before it on a serial line."""
+
+_CUT_HERE = "------------[ cut here ]------------"
+_END_TRACE = re.compile(r"^---\[ end (?:trace|Kernel panic)")
+_DROPPED = re.compile(r"^\*\* \d+ printk messages dropped \*\*")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a kind of report begins and, where the kernel says so, ends."""
+
+    name: str
+    begins: re.Pattern[str]
+    ends: re.Pattern[str] | None = None
+
+
+def _kind(name: str, begins: str, ends: str | None = None) -> Kind:
+    return Kind(name, re.compile(begins), None if ends is None else re.compile(ends))
+
+
+# Matched at the start of a message, unless a pattern says otherwise: a driver's name that holds "BUG" is no report.
+# The first that matches names the report, so the special ones come first.
+KINDS = (
+    _kind("panic", r"Kernel panic - not syncing", r"---\[ end Kernel panic"),
+    _kind("KASAN", r"BUG: KASAN: ", r"^={20,}$"),
+    _kind("KCSAN", r"BUG: KCSAN: ", r"^={20,}$"),
+    _kind("KFENCE", r"BUG: KFENCE: ", r"^={20,}$"),
+    _kind("UBSAN", r"UBSAN: "),
+    _kind("slab corruption", r"BUG \S+ \((?:Not tainted|Tainted)", r"^={20,}$"),
+    _kind("kmemleak", r"kmemleak: \d+ new suspected memory leaks"),
+    _kind("soft lockup", r"(?:watchdog: )?BUG: soft lockup"),
+    _kind("workqueue lockup", r"BUG: workqueue lockup"),
+    _kind("hard lockup", r"(?:NMI watchdog: |watchdog: )?(?:Watchdog detected hard LOCKUP|BUG: hard lockup)"),
+    _kind("hung task", r"INFO: task .* blocked for more than \d+ seconds"),
+    _kind("RCU stall", r"(?:rcu: )?INFO: rcu\S* (?:self-)?detected (?:expedited )?stalls?"),
+    _kind("RCU stall", r"rcu: rcu\S* kthread (?:starved|timer wakeup didn't happen)"),
+    _kind("RCU stall", r"INFO: rcu_tasks detected stalls"),
+    _kind(
+        "lockdep",
+        r"WARNING: (?:possible (?:circular locking|recursive locking|irq lock inversion) dependency|"
+        r"inconsistent lock state|bad unlock balance|suspicious RCU usage|Nested lock was not taken|"
+        r"lock held when returning to user space|possible irq lock inversion|(?:SOFT|HARD)IRQ-safe -> |"
+        r"[A-Z]+-safe -> [A-Z]+-unsafe|held lock freed|invalid wait context)",
+    ),
+    _kind("lockdep", r"(?:\[ )?BUG: (?:Invalid wait context|held lock freed|key \S+ not in|MAX_LOCK\S+ too low)"),
+    _kind("refcount", r"refcount_t: "),
+    _kind("list corruption", r"list_(?:add|del) corruption"),
+    _kind("bad page", r"BUG: Bad (?:page state|page map|page cache|rss-counter|pagetable)"),
+    _kind("kernel BUG", r"kernel BUG at "),
+    _kind("BUG", r"BUG: "),
+    _kind("WARNING", r"WARNING: "),
+    _kind("Oops", r"Oops(?::| - )"),
+    _kind(
+        "Oops",
+        r"(?:general protection fault|stack segment|double fault|divide error|invalid opcode|int3|"
+        r"traps: PANIC|kernel tried to execute|Unable to handle kernel|bad: scheduling from the idle thread|"
+        r"stack guard page was hit|Thread overran stack|PANIC: )[,: ]",
+    ),
+    _kind("machine check", r"mce: \[Hardware Error\]"),
+    _kind("sysfs", r"sysfs: cannot create duplicate filename"),
+    _kind("kobject", r"kobject(?:_add_internal failed|: .* tried to )"),
+    _kind(
+        "OOM killer",
+        r".* invoked oom-killer: ",
+        r"^(?:Out of memory|Memory cgroup out of memory): Killed process|^Out of memory and no killable processes",
+    ),
+    _kind("allocation failure", r".*: page allocation (?:failure|stalls): "),
+    # Whatever prints a trace without one of the headers above is worth a look as well.
+    _kind("call trace", r"Call Trace:"),
+)
+
+# What still belongs to a report after the end of a trace in it.
+_CONTINUES = re.compile(
+    r"^(?:\s|</?[A-Z]+>|Call Trace|Modules linked in|CPU: |CR2: |CR0: |RIP: |RSP: |R[A-Z0-9]{2}: |FS: |Code: |"
+    r"Showing all locks|\d+ locks? held by|#\d+: |other info that|the existing dependency|stack backtrace|"
+    r"NMI backtrace|Sending NMI|rcu: |INFO: |Tainted: |Hardware name|\"echo 0|task:|Mem-Info|Node \d|DMA|Normal|"
+    r"Allocated by|Freed by|The buggy address|Memory state|Last potentially|page: |flags: |raw: |page dumped because|"
+    r"---\[|Kernel Offset|Rebooting in|Disabling lock debugging|Kernel panic|Shutting down cpus|Dumping ftrace|"
+    r"note: .* exited with|Fixing recursive fault|BUG: |=====|$)"
+)
+
+
+@dataclass(frozen=True)
+class Splat:
+    """One report of the kernel's."""
+
+    kind: str
+    lines: tuple[str, ...]
+    command: str = ""
+    """During which command it came."""
+    expected: bool = False
+    """Whether the test had declared it."""
+
+    @property
+    def title(self) -> str:
+        """The line that names the fault, without its time."""
+        return next((message(line) for line in self.lines if classify(message(line)) is not None), self.lines[0])
+
+
+@dataclass
+class _Report:
+    kind: Kind
+    lines: list[str] = field(default_factory=list)
+    trace_ended: bool = False
+    closed: bool = False
+
+
+def message(line: str) -> str:
+    """Return a line of the console without the kernel's time and caller."""
+    return _PREFIX.sub("", line, count=1)
+
+
+def classify(text: str) -> Kind | None:
+    """Return which kind of report the message begins, None for any other message."""
+    return next((kind for kind in KINDS if kind.begins.match(text)), None)
+
+
+def is_dropped(line: str) -> bool:
+    """Whether the line says that the console has lost messages."""
+    return _DROPPED.match(message(line)) is not None
+
+
+def find_splats(lines: Iterable[str]) -> tuple[list[Splat], bool]:
+    """Return the reports in these lines, and whether the last of them still goes on where the lines end."""
+    reports: list[_Report] = []
+    pending_cut: list[str] = []
+    for line in lines:
+        text = message(line)
+        if text == _CUT_HERE:
+            pending_cut = [line]
+            continue
+        current = reports[-1] if reports and not reports[-1].closed else None
+        kind = classify(text)
+        if kind is not None and _begins_anew(current, kind, bool(pending_cut)):
+            current = _Report(kind, pending_cut)
+            reports.append(current)
+        elif pending_cut and current is None:
+            # "cut here" without a header that is known: its first line names the fault.
+            current = _Report(Kind("unknown report", re.compile("")), pending_cut)
+            reports.append(current)
+        elif pending_cut and current is not None:
+            current.lines += pending_cut
+        pending_cut = []
+        if current is not None:
+            _continue_report(current, line, text)
+    if pending_cut:
+        reports.append(_Report(Kind("unknown report", re.compile("")), pending_cut))
+    splats = [Splat(report.kind.name, tuple(report.lines[:MAX_LINES])) for report in reports]
+    return splats, bool(reports) and not reports[-1].closed
+
+
+def _begins_anew(current: _Report | None, kind: Kind, cut_here: bool) -> bool:
+    """Whether a header begins a report of its own, or belongs to the one that is open."""
+    if current is None or cut_here:
+        return True
+    if kind.name in ("call trace", current.kind.name) or len(current.lines) < 2:
+        return False
+    # An Oops explains a BUG, and a panic ends either: one event, one report.
+    return kind.name not in ("Oops", "panic", "BUG", "kernel BUG", "RCU stall")
+
+
+def _continue_report(report: _Report, line: str, text: str) -> None:
+    if report.trace_ended and not _CONTINUES.match(text) and not (report.kind.ends and report.kind.ends.match(text)):
+        report.closed = True
+        return
+    report.lines.append(line)
+    if text.strip() in ("</TASK>", "</IRQ>") and report.kind.ends is None:
+        report.trace_ended = True
+    if _END_TRACE.match(text) or (report.kind.ends and len(report.lines) > 1 and report.kind.ends.match(text)):
+        report.trace_ended = True
+        report.closed = report.kind.ends is not None and report.kind.ends.match(text) is not None
