@@ -61,9 +61,14 @@ make_environment() {
 	cp pyproject.toml $done_project
 }
 
+say_if_failed() {
+	[ $? = 0 ] || { echo "Set-up failed: see above." >&2; exit 2; }
+}
+
 if environment_is_done && programs_are_there; then
 	exit 0
 fi
+trap say_if_failed EXIT # not "||", which would let a failing step go on to the next
 packages=$(missing_packages)
 # shellcheck disable=SC2086 # one word a package
 [ -z "$packages" ] || install_packages $packages
@@ -72,5 +77,5 @@ mkdir -p .venv
 exec 9<.venv
 flock 9 # somebody else may be setting up as well
 if ! environment_is_done; then
-	make_environment || { echo "Setting up .venv failed: see above." >&2; exit 2; }
+	make_environment
 fi

@@ -21,6 +21,7 @@ from harness.image.programs import compile_program
 from harness.image.recipe import ImageRecipe, guest_sources, load_image_recipe, overlay_folder
 from harness.image.root import base_tree, root_tree
 from harness.packages.lock import load_lock, lock_path
+from harness.packages.recipe import load_recipe
 from harness.progress import step
 from harness.sandbox import Sandbox
 from harness.store import built_folder, file_sha256, key_of
@@ -88,6 +89,8 @@ def _inputs_key(config: Config, kernel: str) -> str:
 def _inputs(config: Config, kernel: str) -> Iterator[Path]:
     toolchain = load_image_recipe(config.images).toolchain
     for name in sorted({"tools", "guest", toolchain, f"kernel-{kernel}"}):
+        load_recipe(config.images, name)  # whose errors name what is wrong
+        load_lock(config.images, name)
         yield config.images / f"{name}.toml"
         yield lock_path(config.images, name)
     for folder in (guest_sources(config.images), overlay_folder(config.images)):

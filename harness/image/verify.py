@@ -31,7 +31,7 @@ def verify_image(config: Config, kernel: str) -> Image:
             again = ensure_image(dataclasses.replace(config, cache=folder), kernel)
         with step("Comparing"):
             for first, second in zip(image.files(), again.files(), strict=True):
-                _compare(first, second)
+                compare_files(first, second)
         if image.sha256 != again.sha256:
             raise CheckFailed(f"the recorded sha256 is not that of the files: {image.sha256}", where=image.root.parent)
     finally:
@@ -39,7 +39,8 @@ def verify_image(config: Config, kernel: str) -> Image:
     return image
 
 
-def _compare(first: Path, second: Path) -> None:
+def compare_files(first: Path, second: Path) -> None:
+    """Raise CheckFailed with the offset of the first byte in which two files differ, if they do."""
     sizes = first.stat().st_size, second.stat().st_size
     with first.open("rb") as one, second.open("rb") as two:
         offset = 0

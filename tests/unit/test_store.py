@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.store import built_folder, key_of, remove_tree
+
+
+def test_built_once(tmp_path: Path) -> None:
+    calls = []
+
+    def build(partial: Path) -> None:
+        calls.append(partial)
+        (partial / "file").write_text("done")
+
+    for _ in range(2):
+        assert (built_folder(tmp_path / "x", build) / "file").read_text() == "done"
+    assert len(calls) == 1
+
+
+def test_an_interrupted_build_leaves_nothing_that_counts(tmp_path: Path) -> None:
+    def interrupted(partial: Path) -> None:
+        (partial / "half").write_text("half")
+        (partial / "closed").mkdir(mode=0o500)
+        raise KeyboardInterrupt
+
+    def whole(partial: Path) -> None:
+        assert list(partial.iterdir()) == []
+
+    with pytest.raises(KeyboardInterrupt):
+        built_folder(tmp_path / "x", interrupted)
+    assert not (tmp_path / "x").exists()
+    assert built_folder(tmp_path / "x", whole).is_dir()
+
+
+def test_two_at_once_build_once(tmp_path: Path) -> None:
+    calls = []
+
+    def build(partial: Path) -> None:
+        calls.append(partial)
+        time.sleep(0.2)
+
+    threads = [threading.Thread(target=built_folder, args=(tmp_path / "x", build)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+
+
+def test_a_link_is_removed_not_what_it_points_to(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/link").symlink_to(tmp_path / "kept")
+    remove_tree(tmp_path / "tree")
+    assert (tmp_path / "kept").is_dir()
+    remove_tree(tmp_path / "tree")  # nothing to do
+
+
+def test_keys_tell_parts_apart() -> None:
+    assert key_of("ab", "c") != key_of("a", "bc")
+    assert key_of("a") == key_of(b"a")
