@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""Modules that are livepatches: the kernel moves to and from them task by task.
+
+Linux Documentation/livepatch/livepatch.rst: `transition` is 1 while tasks are being moved; a disabled patch's directory
+goes away when all are back, and only then can its module be unloaded.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from harness.errors import CheckFailed
+
+_POLL_SECONDS = 0.05
+_FOLDER = "/sys/kernel/livepatch"
+
+
+class Files(Protocol):
+    """What this needs of a guest."""
+
+    def read_files(self, paths: list[str]) -> dict[str, bytes | None]:
+        """Return files; None for one that cannot be read."""
+
+    def write(self, path: str, text: str) -> None:
+        """Write to a file."""
+
+
+def _transition(guest: Files, name: str) -> bytes | None:
+    path = f"{_FOLDER}/{name}/transition"
+    return guest.read_files([path])[path]
+
+
+def wait_patched(guest: Files, name: str, timeout: float) -> None:
+    """Wait until every task runs the patched functions; at once for a module that is no livepatch."""
+    _wait(guest, name, (None, b"0\n"), "patched", timeout)
+
+
+def disable(guest: Files, name: str, timeout: float) -> None:
+    """Disable a livepatch and wait until it is gone; nothing to do for a module that is no livepatch."""
+    if _transition(guest, name) is None:
+        return
+    guest.write(f"{_FOLDER}/{name}/enabled", "0")
+    _wait(guest, name, (None,), "unpatched", timeout)
+
+
+def _wait(guest: Files, name: str, states: tuple[bytes | None, ...], goal: str, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while _transition(guest, name) not in states:
+        if time.monotonic() > deadline:
+            raise CheckFailed(
+                f"not all tasks were {goal} within {timeout:.0f} s",
+                where=f"livepatch {name}",
+                hint=f"/proc/*/patch_state in the guest says which are not; {_FOLDER}/{name}/force is the last resort.",
+            )
+        time.sleep(_POLL_SECONDS)
