@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -67,10 +68,17 @@ class CowBreaker:
             yield
 
     def single(self) -> None:
-        """Let one of those who share a page write, for pages each of another content."""
+        """Let one of those who share a page write, for pages of as many contents as there are.
+
+        Where there are fewer contents than pages to write, another sharer of the same content writes too.
+        """
         chance = Chance(self._seed, "cow single")
         groups = _picked(list(self._work.duplicates().values()), self._plan.single, chance)
-        self._write("single", [group[chance.below(len(group))] for group in groups], chance)
+        shuffled = [[group[index] for index in chance.order(len(group))] for group in groups]
+        # The first of each group, then the second of each; the last of a group never writes.
+        rounds = itertools.zip_longest(*(group[:-1] for group in shuffled))
+        places = [place for taken in rounds for place in taken if place is not None]
+        self._write("single", places[: self._plan.single], chance)
 
     def all_writers(self) -> None:
         """Let all who share a page write, one after the other, each something else."""
@@ -101,8 +109,11 @@ class CowBreaker:
     def _write(self, way: str, places: Sequence[Place], chance: Chance) -> None:
         """Write eight bytes somewhere in each page, and count."""
         before = self._work.merged(places)
+        by_area: dict[int, list[Place]] = {}
         for place in places:
-            place.area.poke(place.page, chance.below(PAGE_BYTES - 7), chance.word())
+            by_area.setdefault(id(place.area), []).append(place)
+        for group in by_area.values():
+            group[0].area.poke_each([(place.page, chance.below(PAGE_BYTES - 7), chance.word()) for place in group])
         after = self._work.merged(places)
         tally = self.table.ways[way]
         tally.pages_written += len(places)

@@ -27,8 +27,8 @@ from harness.ksm import protocol
 from harness.ksm.content import Digester
 from harness.ksm.differences import ContentError, Difference, describe
 from harness.ksm.link import Launcher, Link
-from harness.ksm.oracle import Candidates, Expected, duplicated, expect, mark_merged
-from harness.ksm.processes import Area, Place, Process, encode_ranges, merged_by_flags, split
+from harness.ksm.oracle import ABSENT, Candidates, Expected, duplicated, expect, mark_merged
+from harness.ksm.processes import KPF_ZERO_PAGE, Area, Place, Process, encode_ranges, merged_by_flags, split
 from harness.ksm.protocol import PAGE_BYTES, Op, Request
 
 MEMWORK = "/usr/bin/memwork"
@@ -46,6 +46,7 @@ class MemWork:
         """`timeout` is for one request, in seconds; `secret` keys the digests (chosen at random when None)."""
         self._launcher = launcher
         self._names = itertools.count()
+        self._least_frames: dict[int, int] = {}
         self.digester = Digester(secrets.randbits(64) if secret is None else secret)
         self.processes: list[Process] = []
         self.link = Link(launcher.spawn([program, "drive"]), timeout)
@@ -106,7 +107,13 @@ class MemWork:
     def expected(self, *, max_page_sharing: int = 256, use_zero_pages: bool = False) -> Expected:
         """Count what merging can reach from here."""
         candidates = Candidates.of_areas((area.model for area in self.areas), self.digester)
-        return expect(candidates, self.digester, max_page_sharing=max_page_sharing, use_zero_pages=use_zero_pages)
+        return expect(
+            candidates,
+            self.digester,
+            max_page_sharing=max_page_sharing,
+            use_zero_pages=use_zero_pages,
+            least_frames=self._least_frames,
+        )
 
     def duplicates(self) -> dict[int, list[Place]]:
         """Return the pages that can be merged (or are), grouped by content, in a fixed order."""
@@ -120,7 +127,25 @@ class MemWork:
         return groups
 
     def merged(self, places: Sequence[Place]) -> list[bool]:
-        """Return for each place whether the kernel has merged its page."""
+        """Return for each place whether the kernel has merged its page, into a shared page or the zero page.
+
+        A frame that a fork shares counts only once merging was seen to have come to its end (note_merged): before, the
+        kernel does not tell the two kinds of sharing apart.
+        """
+        frames, users = np.unique(np.concatenate([area.model.frames for area in self.areas]), return_counts=True)
+        forked = set(frames[users > 1].tolist())
+        merged = []
+        for place, flags in zip(places, self._flags(places), strict=True):
+            if flags & KPF_ZERO_PAGE:
+                # A page that was only ever read maps the zero page too, without any merging.
+                merged.append(place.frame != ABSENT)
+            else:
+                certain = place.frame not in forked or place.known_merged
+                merged.append(certain and bool(merged_by_flags(flags)))
+        return merged
+
+    def _flags(self, places: Sequence[Place]) -> NDArray[np.uint64]:
+        """Return /proc/kpageflags of each place's page: one request for each process."""
         by_worker: dict[int, list[int]] = {}
         for index, place in enumerate(places):
             by_worker.setdefault(place.area.process.worker, []).append(index)
@@ -128,17 +153,15 @@ class MemWork:
             Request(worker, Op.FRAMES, encode_ranges([(places[index].address, 1) for index in indices]))
             for worker, indices in by_worker.items()
         ]
-        result = [False] * len(places)
+        result = np.zeros(len(places), np.uint64)
         for indices, answer in zip(by_worker.values(), self.link.ask(requests), strict=True):
-            flags = np.frombuffer(answer, dtype=protocol.FRAME)["flags"]
-            written = np.array([places[index].written for index in indices])
-            for index, merged in zip(indices, merged_by_flags(flags, written).tolist(), strict=True):
-                result[index] = merged
+            result[indices] = np.frombuffer(answer, dtype=protocol.FRAME)["flags"]
         return result
 
-    def note_merged(self) -> None:
+    def note_merged(self, *, max_page_sharing: int = 256) -> None:
         """Tell the model that merging has come to its end; forks and writes from here on start from merged pages."""
-        mark_merged([area.model for area in self.areas], self.digester)
+        models = [area.model for area in self.areas]
+        self._least_frames = mark_merged(models, self.digester, max_page_sharing=max_page_sharing)
 
     def _wrong_pages(self) -> list[tuple[Area, NDArray[np.int64]]]:
         parts = [(area, start, stop) for area in self.areas for start, stop in split(range(area.pages), DIGEST_PAGES)]

@@ -8,7 +8,7 @@ the sharing. Two processes that share a frame hold one page of memory already, s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 
@@ -180,27 +180,47 @@ class Candidates:
         return cls(np.concatenate(digests), np.concatenate(frames), np.concatenate(merged))
 
 
-def expect(candidates: Candidates, digester: Digester, *, max_page_sharing: int, use_zero_pages: bool) -> Expected:
+def expect(
+    candidates: Candidates,
+    digester: Digester,
+    *,
+    max_page_sharing: int,
+    use_zero_pages: bool,
+    least_frames: Mapping[int, int] | None = None,
+) -> Expected:
     """Count what merging can reach with these pages, once it has come to its end.
 
     No more than `max_page_sharing` pages share one merged page; the one page that this may leave over stays alone.
+    `least_frames` says for contents (by digest) into how many pages they were merged once: writes thin out the sharers
+    of each, and no merger packs them again.
     """
     groups = _group(candidates)
     zero = groups.digests == digester.of_bytes(bytes(PAGE_BYTES))
     zero_pages = int(groups.mapped[zero].sum()) if use_zero_pages else 0
-    mapped = groups.mapped[groups.duplicated & ~zero if use_zero_pages else groups.duplicated]
+    counted = groups.duplicated & ~zero if use_zero_pages else groups.duplicated
+    mapped = groups.mapped[counted]
     full, rest = np.divmod(mapped, max_page_sharing)
     shared = full + ((rest > 1) | ((rest == 1) & (full == 0)))
     left_over = (rest == 1) & (full > 0)
+    for digest, least in (least_frames or {}).items():
+        at = groups.digests[counted] == np.uint64(digest)
+        shared[at] = np.maximum(shared[at], np.minimum(least, mapped[at]))
     return Expected(int(shared.sum()), int((mapped - left_over - shared).sum()), zero_pages)
 
 
-def mark_merged(areas: Iterable[AreaModel], digester: Digester) -> None:
-    """Note that merging has come to its end: every duplicate now maps a merged page, and keeps it over a fork."""
+def mark_merged(areas: Iterable[AreaModel], digester: Digester, *, max_page_sharing: int) -> dict[int, int]:
+    """Note that merging has come to its end: every duplicate now maps a merged page, and keeps it over a fork.
+
+    Returns `least_frames` for `expect`.
+    """
     listed = list(areas)
-    duplicates = duplicated(Candidates.of_areas(listed, digester))
+    groups = _group(Candidates.of_areas(listed, digester))
+    duplicates = groups.digests[groups.duplicated]
     for area in listed:
         area.merged |= area.candidates & np.isin(area.digests(digester), duplicates)
+    large = groups.duplicated & (groups.mapped > max_page_sharing)
+    frames = -(-groups.mapped[large] // max_page_sharing)
+    return dict(zip(groups.digests[large].tolist(), frames.tolist(), strict=True))
 
 
 def duplicated(candidates: Candidates) -> Words:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from harness.ksm import protocol
 from harness.ksm.content import Kind, Words
-from harness.ksm.oracle import ABSENT, AreaModel
+from harness.ksm.oracle import AreaModel
 from harness.ksm.protocol import PAGE_BYTES, Op, Request
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ FIRST_ADDRESS = 0x10_0000_0000
 GAP_BYTES = 2 << 20
 """Between areas, so that the kernel does not join them."""
 
+# Linux 6.12 sets KPF_KSM for every anonymous page (fs/proc/page.c tests one bit of two); a merged page is never
+# exclusive to an address space, which PG_mappedtodisk says of anonymous pages.
 KPF_KSM = np.uint64(1 << 21)
+KPF_EXCLUSIVE = np.uint64(1 << 34)
 KPF_ZERO_PAGE = np.uint64(1 << 24)
 PRESENT = np.uint64(1 << 63)
 SWAPPED = np.uint64(1 << 62)
@@ -162,9 +165,8 @@ class Area:
         return np.frombuffer(b"".join(parts), dtype=protocol.FRAME)
 
     def merged_pages(self, pages: range | None = None) -> NDArray[np.bool_]:
-        """Return for each page whether the kernel has merged it, into a shared page or the zero page."""
-        written = self.model.frames[_slice(self._whole(pages))] != ABSENT
-        return merged_by_flags(self.frames(pages)["flags"], written)
+        """Return for each page whether the kernel has merged it (MemWork.merged)."""
+        return np.array(self.process.work.merged([Place(self, page) for page in self._whole(pages)]), np.bool_)
 
     def move_to_node(self, node: int, pages: range | None = None) -> NDArray[np.int32]:
         """move_pages(2) with MPOL_MF_MOVE_ALL: return for each page its node or a negative errno."""
@@ -196,9 +198,14 @@ class Place:
         return self.area.address(self.page)
 
     @property
-    def written(self) -> bool:
-        """Whether it was ever written."""
-        return bool(self.area.model.frames[self.page] != ABSENT)
+    def frame(self) -> int:
+        """The model's number of its frame."""
+        return int(self.area.model.frames[self.page])
+
+    @property
+    def known_merged(self) -> bool:
+        """Whether the model knows it to be merged."""
+        return bool(self.area.model.merged[self.page])
 
 
 class Process:
@@ -328,10 +335,10 @@ def _runs(address: int, kinds: NDArray[np.uint8], keys: Words) -> NDArray[Any]:
     return np.array(runs, dtype=protocol.RUN)
 
 
-def merged_by_flags(flags: NDArray[np.uint64], written: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell from /proc/kpageflags which pages are merged, into a shared page or the zero page.
+def merged_by_flags(flags: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Tell from /proc/kpageflags which anonymous pages are merged into a shared one.
 
-    A page that was only ever read maps the zero page too, without any merging.
+    A page that a fork shares and that is not merged looks the same before Linux 6.15.
     """
-    merged: NDArray[np.bool_] = (flags & KPF_KSM != 0) | ((flags & KPF_ZERO_PAGE != 0) & written)
+    merged: NDArray[np.bool_] = (flags & KPF_KSM != 0) & (flags & KPF_EXCLUSIVE == 0)
     return merged

@@ -120,7 +120,7 @@ class CowPlan(_Strict, frozen=True, kw_only=True):
     while_merging: Count = 0
     """Pages written, one at a time, while merging has not yet come to its end."""
     single: Count = 0
-    """Pages of which each lies in another merged page: one of those who share it writes."""
+    """Pages that one of those who share them writes, of as many contents as there are."""
     all_writers: Count = 0
     """Merged pages of which every sharer writes."""
     after_fork: Count = 0
@@ -232,8 +232,9 @@ def _check(workload: Synthetic, path: Path) -> None:
     if not 1 <= workload.processes <= MAX_WORKERS:
         raise SamepageError(f"key processes: from 1 to {MAX_WORKERS}", where=path)
     forked = [content for content in workload.content if isinstance(content, Forked)]
-    if len(forked) > 1:
-        raise SamepageError("key content: at most one of class forked", where=path)
+    for kind, name in ((Forked, "forked"), (Rewritten, "rewritten")):
+        if sum(isinstance(content, kind) for content in workload.content) > 1:
+            raise SamepageError(f"key content: at most one of class {name}", where=path)
     every = workload.processes * (1 + (forked[0].children if forked else 0))
     # One more process is forked for cow.after_fork.
     if every + 1 > MAX_WORKERS:

@@ -15,35 +15,36 @@
 #include <unistd.h>
 
 #include "content.h"
+#include "inspect.h"
 #include "maps.h"
 
-#define PRESENT		(1ull << 63)
-#define SWAPPED		(1ull << 62)
 #define FILE_OR_SHARED	(1ull << 61)
 
 struct target {
-	int pagemap;
+	int pid;
 	int memory;
 	uint64_t pages;
 	const char *error;
 };
 
-static bool emit(uint64_t address, uint64_t digest)
+static bool emit(const struct record *record)
 {
-	uint64_t record[2] = { address, digest };
-
-	return fwrite(record, sizeof(record), 1, stdout) == 1;
+	return fwrite(record, sizeof(*record), 1, stdout) == 1;
 }
 
-static void digest_one(struct target *target, uint64_t address, uint64_t entry)
+static void digest_one(struct target *target, uint64_t address, const struct frame *frame)
 {
 	static uint64_t page[PAGE_WORDS];
 
-	if (!(entry & (PRESENT | SWAPPED)) || (entry & FILE_OR_SHARED))
+	if (!(frame->pagemap & (PRESENT | SWAPPED)) || (frame->pagemap & FILE_OR_SHARED))
 		return;
-	if (pread(target->memory, page, PAGE_BYTES, (off_t)address) != PAGE_BYTES)
+	if (pread(target->memory, page, PAGE_BYTES, (off_t)address) != PAGE_BYTES) {
 		target->error = "mem";
-	else if (!emit(address, digest_page(page)))
+		return;
+	}
+	struct record record = { .address = address, .digest = digest_page(page), .frame = *frame };
+
+	if (!emit(&record))
 		target->error = "stdout";
 	else
 		target->pages++;
@@ -52,7 +53,7 @@ static void digest_one(struct target *target, uint64_t address, uint64_t entry)
 static void digest_mapping(const struct mapping *mapping, void *argument)
 {
 	struct target *target = argument;
-	uint64_t entries[512];
+	static struct frame frames[512];
 
 	/* [vvar], [vdso] and [vsyscall] are the kernel's. */
 	if (mapping->permissions[3] != 'p' || strncmp(mapping->name, "[v", 2) == 0)
@@ -60,39 +61,33 @@ static void digest_mapping(const struct mapping *mapping, void *argument)
 	for (uint64_t address = mapping->start; address < mapping->end && !target->error;) {
 		uint64_t left = (mapping->end - address) / PAGE_BYTES;
 		size_t part = left < 512 ? left : 512;
-		off_t offset = (off_t)(address / PAGE_BYTES * sizeof(*entries));
 
-		if (pread(target->pagemap, entries, part * sizeof(*entries), offset) !=
-		    (ssize_t)(part * sizeof(*entries)))
-			target->error = "pagemap";
+		errno = read_frames(target->pid, address, part, frames);
+		if (errno)
+			target->error = "pagemap and kpageflags";
 		for (size_t i = 0; i < part && !target->error; i++, address += PAGE_BYTES)
-			digest_one(target, address, entries[i]);
+			digest_one(target, address, &frames[i]);
 	}
-}
-
-static int open_in_proc(int pid, const char *name)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
-	return open(path, O_RDONLY | O_CLOEXEC);
 }
 
 int digest_process(int pid)
 {
-	struct target target = { .pagemap = open_in_proc(pid, "pagemap"), .memory = open_in_proc(pid, "mem") };
+	struct target target = { .pid = pid };
 	char path[64];
 
+	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	target.memory = open(path, O_RDONLY | O_CLOEXEC);
 	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
-	if (target.pagemap < 0 || target.memory < 0)
-		target.error = "opening";
+	if (target.memory < 0)
+		target.error = "mem";
 	else if (for_each_mapping(path, digest_mapping, &target) && !target.error)
 		target.error = "maps";
-	else if (!target.error && !emit(END_OF_PROCESS, target.pages))
+	struct record end = { .address = END_OF_PROCESS, .digest = target.pages };
+
+	if (!target.error && !emit(&end))
 		target.error = "stdout";
 	if (target.error)
 		fprintf(stderr, "memwork: process %d: %s: %s\n", pid, target.error, strerror(errno));
-	close(target.pagemap);
 	close(target.memory);
 	return target.error ? 2 : 0;
 }

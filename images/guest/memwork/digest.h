@@ -4,9 +4,17 @@
 
 #include <stdint.h>
 
+#include "protocol.h"
+
 #define END_OF_PROCESS	UINT64_MAX	/* as the address of a record; its digest is then the number of records */
 
-/* Write (u64 address, u64 digest) for each private anonymous page of the process to stdout; 0 or an exit code. */
+struct record {
+	uint64_t address;
+	uint64_t digest;
+	struct frame frame;
+};
+
+/* Write a record for each private anonymous page of the process to stdout; 0 or an exit code. */
 int digest_process(int pid);
 
 #endif

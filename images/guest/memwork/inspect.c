@@ -21,12 +21,14 @@
 #endif
 
 #define PFN_MASK	((1ull << 55) - 1)
-#define PRESENT		(1ull << 63)
 
-static int read_pagemap(uint64_t address, uint64_t pages, struct frame *frames)
+static int read_pagemap(int pid, uint64_t address, uint64_t pages, struct frame *frames)
 {
 	uint64_t entries[512];
-	int file = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
+	int file = open(path, O_RDONLY | O_CLOEXEC);
 
 	if (file < 0)
 		return errno;
@@ -46,9 +48,9 @@ static int read_pagemap(uint64_t address, uint64_t pages, struct frame *frames)
 	return 0;
 }
 
-int read_frames(uint64_t address, uint64_t pages, struct frame *frames)
+int read_frames(int pid, uint64_t address, uint64_t pages, struct frame *frames)
 {
-	int error = read_pagemap(address, pages, frames);
+	int error = read_pagemap(pid, address, pages, frames);
 
 	if (error)
 		return error;

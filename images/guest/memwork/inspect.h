@@ -8,8 +8,12 @@
 
 #include "protocol.h"
 
+/* Bits of struct frame's pagemap. */
+#define PRESENT		(1ull << 63)
+#define SWAPPED		(1ull << 62)
+
 /* All return 0 or an errno. */
-int read_frames(uint64_t address, uint64_t pages, struct frame *frames);
+int read_frames(int pid, uint64_t address, uint64_t pages, struct frame *frames);
 int move_ranges(const struct range *ranges, size_t count, uint64_t pages, int node, int *status);
 
 /* Must be called before the host has anything mapped: all there is then is memwork's own. */

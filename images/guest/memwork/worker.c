@@ -172,10 +172,10 @@ static void do_frames(uint32_t size)
 	if (pages < 0)
 		return;
 	for (size_t i = 0; i < size / sizeof(*ranges); i++) {
-		int error = read_frames(ranges[i].address, ranges[i].pages, frames);
+		int error = read_frames(getpid(), ranges[i].address, ranges[i].pages, frames);
 
 		if (error) {
-			reply_error(error, "reading /proc/self/pagemap and /proc/kpageflags");
+			reply_error(error, "reading pagemap and /proc/kpageflags");
 			return;
 		}
 		frames += ranges[i].pages;

@@ -17,6 +17,7 @@ from harness.ksm.content import Digester, Kind, page_bytes
 from harness.ksm.differences import ContentError
 from harness.ksm.link import WorkError
 from harness.ksm.memwork import MemWork
+from harness.ksm.processdigest import decode_digests
 from harness.ksm.processes import Advice, Syscall
 from tests.unit.ksm.conftest import SECRET
 
@@ -218,9 +219,8 @@ def test_digests_of_another_process(work: MemWork, memwork_program: Path) -> Non
     area.fill(Kind.FILLED, key=1, step=1, pages=range(3, 9))
     argv = [str(memwork_program), "digest", hex(SECRET), str(process.pid)]
     output = subprocess.run(argv, check=True, stdout=subprocess.PIPE, timeout=20).stdout
-    records = np.frombuffer(output, dtype="<u8").reshape(-1, 2)
-    assert records[-1].tolist() == [2**64 - 1, len(records) - 1]
-    found = dict(records.tolist())
+    records = decode_digests(output)[0]
+    found = dict(zip(records["address"].tolist(), records["digest"].tolist(), strict=True))
     for page in range(20):
         expected = int(area.model.digests(work.digester)[page]) if page in range(3, 9) else None
         assert found.get(area.address(page)) == expected

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""One run: one workload with one merger in a guest of its own, from booting it to result.json."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from harness.config import Config
+from harness.errors import CheckFailed, SamepageError
+from harness.guest.errors import KernelSplat
+from harness.guest.guest import Guest
+from harness.guest.spec import GuestSpec
+from harness.image import Image, ensure_image
+from harness.ksm import merging, result
+from harness.ksm.counters import CounterReader, find_scanners
+from harness.ksm.result import Merger, Result
+from harness.ksm.series import Series
+from harness.ksm.session import Observer, Session
+from harness.ksm.workload import Synthetic, Workload
+from harness.module.build import BuiltModule, build_module
+
+GUEST_CPUS = 2
+SYSTEM_MIB = 640
+"""What a guest needs besides the workload's memory."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run."""
+
+    name: str
+    """Also of its folder under `runs`."""
+    workload_name: str
+    workload: Workload
+    merger: Merger
+    seed: int
+    kernel: str
+    memory_mib: int | None
+    """None: as much as the workload needs."""
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all runs on one kernel share."""
+
+    image: Image
+    module: BuiltModule | None
+
+
+def prepare(config: Config, kernel: str, mergers: list[Merger]) -> Material:
+    """Build what is not built yet."""
+    image = ensure_image(config, kernel)
+    module = build_module(config, config.module, kernel) if "samepage" in mergers else None
+    return Material(image, module)
+
+
+def run(config: Config, job: Job, material: Material, observer: Observer) -> Result:
+    """Carry out a run and write its result.json, counters.csv and console.log into its folder.
+
+    Whatever goes wrong with the run is in the result (its status and error); only an interruption is raised again.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    outcome = _blank(job, material)
+    began = time.monotonic()
+    try:
+        _carry_out(config, job, material, observer, outcome)
+        _judge(outcome)
+        outcome.status = "pass"
+    except KernelSplat as error:
+        outcome.status, outcome.error = "fail", str(error)
+        outcome.splats = [
+            result.Splat(kind=splat.kind, command=splat.command or error.where or "", lines=list(splat.lines))
+            for splat in error.splats
+        ]
+    except SamepageError as error:
+        outcome.status = "fail" if isinstance(error, CheckFailed) else "error"
+        outcome.error = str(error)
+    except KeyboardInterrupt:
+        outcome.status, outcome.error = "interrupted", "interrupted"
+        raise
+    except Exception as error:
+        outcome.error = f"the harness itself failed: {type(error).__name__}: {error}"
+        raise
+    finally:
+        outcome.seconds = round(time.monotonic() - began, 1)
+        result.write(outcome, job.folder)
+    return outcome
+
+
+def _blank(job: Job, material: Material) -> Result:
+    text = msgspec.json.encode(job.workload, order="deterministic")
+    return Result(
+        name=job.name,
+        kernel=material.image.release,
+        merger=job.merger,
+        workload=job.workload_name,
+        description=job.workload.description,
+        seed=job.seed,
+        processes=job.workload.processes,
+        module_sha256=material.module.sha256 if material.module and job.merger == "samepage" else None,
+        image_sha256=material.image.sha256,
+        workload_sha256=hashlib.sha256(text).hexdigest(),
+        harness=version("samepage"),
+        python=platform.python_version(),
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _carry_out(config: Config, job: Job, material: Material, observer: Observer, outcome: Result) -> None:
+    """Boot, load, merge; `outcome` is filled in as far as it goes."""
+    memory_mib = job.memory_mib or _memory_for(job.workload)
+    outcome.guest = {"memory_mib": memory_mib, "cpus": GUEST_CPUS}
+    with ExitStack() as stack:
+        observer.phase("booting")
+        spec = GuestSpec(memory_mib=memory_mib, cpus=GUEST_CPUS)
+        guest = stack.enter_context(Guest.start(config, material.image, spec, job.folder))
+        outcome.accelerator, outcome.qemu = guest.accelerator, guest.qemu_version
+        module = material.module if job.merger == "samepage" else None
+        if module is not None:
+            observer.phase("loading the module")
+            guest.insmod(module.ko)
+        outcome.tunables = merging.configure(guest, job.workload.ksm)
+        reader = CounterReader(guest, find_scanners(guest, _all_pids(guest)))
+        series = Series(job.folder / "counters.csv", reader, observer.sample)
+        stack.callback(series.close)
+        name = None if module is None else module.name
+        session = Session(guest, job.merger, name, series, observer, config.timeout_factor)
+        _carry_out_in(session, job.workload, outcome)
+        observer.phase("switching off")
+        guest.poweroff()
+
+
+def _carry_out_in(session: Session, workload: Workload, outcome: Result) -> None:
+    # Imported when needed: the programs bring half of the standard library with them.
+    if isinstance(workload, Synthetic):
+        from harness.ksm.synthetic import SyntheticRun
+
+        SyntheticRun(session, workload, outcome).carry_out()
+    else:
+        from harness.ksm.programsrun import ProgramsRun
+
+        ProgramsRun(session, workload, outcome).carry_out()
+
+
+def _memory_for(workload: Workload) -> int:
+    """Return a size that holds the workload unmerged, and again while everything is copied, in steps of 256 MiB."""
+    wanted = SYSTEM_MIB + workload.footprint_mib * 3 // 2
+    return max(1024, -(-wanted // 256) * 256)
+
+
+def _all_pids(guest: Guest) -> list[int]:
+    names = guest.run(["ls", "/proc"]).text.split()
+    return [int(name) for name in names if name.isdigit()]
+
+
+def _judge(outcome: Result) -> None:
+    """Raise CheckFailed for what the steps themselves let pass."""
+    cow = outcome.cow
+    if cow.broken != cow.writes:
+        raise CheckFailed(f"of {cow.writes} writes to merged pages only {cow.broken} gave the writer a page of its own")
+    for stage in outcome.stages:
+        # What the kernel's own merger leaves undone is for the comparison, not a fault of this run.
+        if outcome.merger == "samepage" and not stage.complete:
+            raise CheckFailed(f"{stage.name}: of {stage.pages_expected} pages only {stage.pages_merged} are saved")
