@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ RECORD = np.dtype([("address", "<u8"), ("digest", "<u8"), ("pagemap", "<u8"), ("
 Records = NDArray[Any]
 
 _END = np.uint64(2**64 - 1)
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) ")
 
 
 def decode_digests(output: bytes) -> list[Records]:
@@ -52,15 +55,32 @@ def differing(before: Records, after: Records, digester: Digester) -> list[int]:
     return wrong
 
 
-def candidates(readings: list[Records]) -> Candidates:
-    """Return what merging looks at, for `oracle.expect`.
+def mergeable_ranges(smaps: str) -> list[tuple[int, int]]:
+    """Return (start, end) of each mapping that merging looks at, from /proc/PID/smaps."""
+    ranges = []
+    here = (0, 0)
+    for line in smaps.splitlines():
+        if match := _MAPPING.match(line):
+            here = (int(match[1], 16), int(match[2], 16))
+        elif line.startswith("VmFlags:") and "mg" in line.split():
+            ranges.append(here)
+    return ranges
 
-    A page that was only ever read maps the zero page, which merging leaves alone.
+
+def candidates(readings: Sequence[tuple[Records, list[tuple[int, int]]]]) -> Candidates:
+    """Return what merging looks at, for `oracle.expect`: records of each process, with its mergeable ranges.
+
+    A page that maps the zero page is left alone: it was only ever read, or was empty in a huge page that was split.
     """
-    records = np.concatenate(readings)
-    records = records[records["flags"] & KPF_ZERO_PAGE == 0]
-    frames = (records["pagemap"] & PFN_MASK).astype(np.int64)
-    return Candidates(records["digest"].astype(np.uint64), frames, merged_by_flags(records["flags"]))
+    chosen = []
+    for records, ranges in readings:
+        inside = np.zeros(len(records), np.bool_)
+        for start, end in ranges:
+            inside |= (records["address"] >= np.uint64(start)) & (records["address"] < np.uint64(end))
+        chosen.append(records[inside & (records["flags"] & KPF_ZERO_PAGE == 0)])
+    pages = np.concatenate(chosen)
+    frames = (pages["pagemap"] & PFN_MASK).astype(np.int64)
+    return Candidates(pages["digest"].astype(np.uint64), frames, merged_by_flags(pages["flags"]))
 
 
 def copies(before: Records, after: Records) -> tuple[int, int]:

@@ -29,6 +29,7 @@ class WrongAnswer(CheckFailed):
 
 def install(guest: Guest) -> None:
     """Put the scripts into the guest."""
+    guest.run(["mkdir", "-p", f"{FOLDER}/inguest"])
     for script in sorted(SCRIPTS.glob("*.py")):
         guest.put(script.read_bytes(), f"{FOLDER}/inguest/{script.name}")
 

@@ -105,7 +105,7 @@ class Merging(_Strict, frozen=True, kw_only=True):
 
     least_scans: Annotated[int, Meta(ge=1, le=1000)] = 2
     """Full scans to wait for in any case."""
-    idle_scans: Annotated[int, Meta(ge=1, le=1000)] = 10
+    idle_scans: Annotated[int, Meta(ge=1, le=1000)] = 20
     """Full scans without another page merged after which there is nothing more to wait for.
 
     In-tree's smart_scan looks at a page that found no twin only in every ninth scan.

@@ -30,6 +30,7 @@ import ipaddress
 import json
 import logging.handlers
 import lzma
+import mmap
 import multiprocessing
 import optparse
 import os
@@ -63,23 +64,25 @@ from .data import digest, noise
 LIBRARIES = (
     argparse, ast, asyncio, base64, calendar, concurrent.futures, configparser, csv, ctypes, dataclasses, datetime,
     decimal, difflib, email.message, fractions, html.parser, http.client, http.server, importlib.metadata, ipaddress,
-    json, logging.handlers, lzma, multiprocessing, optparse, pathlib, pickle, platform, pprint, random, shelve,
+    json, logging.handlers, lzma, mmap, multiprocessing, optparse, pathlib, pickle, platform, pprint, random, shelve,
     socketserver, sqlite3, ssl, statistics, string, subprocess, tarfile, tempfile, textwrap, typing, unittest.mock,
     urllib.request, uuid, xml.etree.ElementTree, zipfile, zoneinfo,
 )  # fmt: skip
 
-BLOB_BYTES = 64 << 10
+ASSET_BYTES = 256 << 10
 ROWS_PER_MIB = 200
 EVERY = 8
 """One in so many pieces of data is changed when a change is asked for."""
 
 
 class Data:
-    """What an instance holds: byte strings, records of several types, and a database."""
+    """What an instance holds: byte strings, buffers, records of several types, and a database."""
 
     def __init__(self, seed: int, instance: int, mib: int) -> None:
-        blobs = mib * (1 << 20) * 3 // 4 // BLOB_BYTES
-        self.blobs = [bytearray(noise(BLOB_BYTES, seed, self._owner(n, instance), "blob", n)) for n in range(blobs)]
+        count = mib * (1 << 20) * 3 // 8 // ASSET_BYTES
+        # As a cache of files holds them: half in objects, half in buffers that are written in place.
+        self.assets = [noise(ASSET_BYTES, seed, self._owner(n, instance), "asset", n) for n in range(count)]
+        self.buffers = [self._buffer(noise(ASSET_BYTES, seed, self._owner(n, instance), n)) for n in range(count)]
         self.records = {
             f"record-{n:06}": self._record(seed, self._owner(n, instance), n) for n in range(mib * ROWS_PER_MIB)
         }
@@ -89,6 +92,12 @@ class Data:
             "INSERT INTO entries VALUES (?, ?, ?)",
             ((n, name, record["amount"]) for n, (name, record) in enumerate(self.records.items())),
         )
+
+    @staticmethod
+    def _buffer(content: bytes) -> mmap.mmap:
+        buffer = mmap.mmap(-1, len(content), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        buffer[:] = content
+        return buffer
 
     @staticmethod
     def _owner(number: int, instance: int) -> object:
@@ -107,8 +116,12 @@ class Data:
 
     def change(self, round_number: int) -> None:
         """Overwrite some of everything."""
-        for number in range(round_number % EVERY, len(self.blobs), EVERY):
-            self.blobs[number][1000:2000] = noise(1000, "changed", round_number, number)
+        for number in range(round_number % EVERY, len(self.assets), EVERY):
+            self.assets[number] = noise(ASSET_BYTES, "changed", round_number, number)
+        for number, buffer in enumerate(self.buffers):
+            for page in range(round_number % EVERY, ASSET_BYTES // mmap.PAGESIZE, EVERY):
+                at = page * mmap.PAGESIZE + 100
+                buffer[at : at + 64] = noise(64, "changed", round_number, number, page)
         for number, (name, record) in enumerate(self.records.items()):
             if number % EVERY == round_number % EVERY:
                 record["amount"] += round_number
@@ -119,7 +132,7 @@ class Data:
         """Return a digest of everything."""
         records = json.dumps(self.records, sort_keys=True, default=str).encode()
         rows = repr(self.database.execute("SELECT * FROM entries ORDER BY id").fetchall()).encode()
-        return digest([*map(bytes, self.blobs), records, rows])
+        return digest([*self.assets, *(buffer[:] for buffer in self.buffers), records, rows])
 
     def query(self, least: int) -> dict[str, int]:
         """Answer a question about the database."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Loads, changes and verifies the data sets of redis servers, over their unix sockets.
 
-Usage: redis_client.py load|change|digest|pid|shutdown SEED MIB ROUND SOCKET...
+Usage: redis_client.py load|change|digest|pid SEED MIB ROUND SOCKET...
 Prints one JSON document: a list with an answer for each socket.
 """
 
@@ -17,7 +17,9 @@ from .data import digest, noise
 VALUE_BYTES = 512
 BATCH = 256
 EVERY = 8
-"""One in so many values is changed when a change is asked for."""
+"""One in so many runs of values is changed when a change is asked for."""
+RUN = 128
+"""Neighbouring values that are alike in whose they are and when they change, as values that came together would be."""
 
 
 def keys(mib: int) -> list[str]:
@@ -25,10 +27,15 @@ def keys(mib: int) -> list[str]:
     return [f"item:{number:07}" for number in range((mib << 20) // VALUE_BYTES)]
 
 
+def changes(number: int, round_number: int) -> bool:
+    """Whether a key's value is changed in a round."""
+    return number // RUN % EVERY == round_number % EVERY
+
+
 def value(seed: int, instance: int, number: int, rounds: int) -> bytes:
     """Return what a key must hold after so many rounds of changes; three quarters are the same in all instances."""
-    changed = max((done for done in range(1, rounds + 1) if number % EVERY == done % EVERY), default=0)
-    return noise(VALUE_BYTES, seed, instance if number % 4 == 3 else "all", number, changed)
+    changed = max((done for done in range(1, rounds + 1) if changes(number, done)), default=0)
+    return noise(VALUE_BYTES, seed, instance if number // RUN % 4 == 3 else "all", number, changed)
 
 
 def expected_digest(seed: int, instance: int, mib: int, rounds: int) -> str:
@@ -82,7 +89,7 @@ def work(redis: Redis, verb: str, seed: int, mib: int, rounds: int, instance: in
         chosen = list(range(len(names)))
     else:
         assert verb == "change", verb
-        chosen = [number for number in range(len(names)) if number % EVERY == rounds % EVERY]
+        chosen = [number for number in range(len(names)) if changes(number, rounds)]
     sets = [[b"SET", names[number].encode(), value(seed, instance, number, rounds)] for number in chosen]
     for part in batches(sets):
         assert set(redis.ask(part)) == {b"OK"}
