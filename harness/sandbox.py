@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ Mounts = Mapping[Path, str]
 """Folders or files of the host, and the absolute path that each has inside."""
 
 _ENVIRONMENT = {"PATH": "/usr/bin:/usr/sbin", "HOME": "/tmp", "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+_PROBE_TIMEOUT = 30
 _MERGED = ("bin", "lib", "lib64", "sbin")
 
 
@@ -51,7 +53,7 @@ class Sandbox:
             line += ["--symlink", f"usr/{name}", f"/{name}"]
         if (self.root / "etc").is_dir():
             line += ["--ro-bind", f"{self.root}/etc", "/etc"]
-        line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+        line += [*_proc_mount(), "--dev", "/dev", "--tmpfs", "/tmp"]
         for name in devices:
             line += ["--dev-bind", name, name]
         for host, inside in (ro or {}).items():
@@ -88,8 +90,6 @@ class Sandbox:
                 timeout=timeout,
                 check=False,
             )
-        except FileNotFoundError as error:
-            raise SamepageError("bubblewrap is missing", where="bwrap", hint="apt-get install bubblewrap") from error
         except subprocess.TimeoutExpired as error:
             raise SamepageError(f"did not end within {timeout:.0f} s", where=" ".join(argv[:4])) from error
         if check and result.returncode != 0:
@@ -100,6 +100,18 @@ class Sandbox:
                 hint=_namespace_hint(said),
             )
         return result
+
+
+@functools.cache
+def _proc_mount() -> list[str]:
+    """Inside of some containers /proc is partly covered, and the kernel then allows no fresh one: show theirs."""
+    fresh = ["--proc", "/proc"]
+    attempt = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", *fresh, "true"]
+    try:
+        works = subprocess.run(attempt, capture_output=True, timeout=_PROBE_TIMEOUT, check=False).returncode == 0
+    except FileNotFoundError as error:
+        raise SamepageError("bubblewrap is missing", where="bwrap", hint="apt-get install bubblewrap") from error
+    return fresh if works else ["--ro-bind", "/proc", "/proc"]
 
 
 def _namespace_hint(said: list[str]) -> str | None:
