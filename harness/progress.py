@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -56,7 +57,7 @@ class Step:
     def detail(self, text: str) -> None:
         """Show `text` behind the step's name (on a terminal only)."""
         if self._task is not None:
-            self._display.progress.update(self._task, detail=text)
+            self._display.progress.update(self._task, detail=escape(text))
 
     def advance(self, amount: float) -> None:
         """Count `amount` more of the total that the step was given."""
@@ -85,7 +86,7 @@ class _Display:
             return Step(self, None)
         with self._lock:
             self._running += 1
-            task = self.progress.add_task(text, total=total, detail="", in_bytes=in_bytes)
+            task = self.progress.add_task(escape(text), total=total, detail="", in_bytes=in_bytes)
             self.progress.start()
         return Step(self, task)
 

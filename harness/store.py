@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -26,22 +27,43 @@ def exclusive(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def built_folder(folder: Path, build: Callable[[Path], None]) -> Path:
+def built_folder(folder: Path, build: Callable[[Path], None], *, keep: int) -> Path:
     """Return `folder`; where it is missing, let `build` fill an empty folder beside it, and rename that when done.
 
     An interrupted build leaves only a folder ending in `.partial`, which the next one removes.
+    The name is WHAT-KEY: of the folders for the same WHAT, only the `keep` that were used last stay.
     """
-    if folder.is_dir():
-        return folder
-    with exclusive(folder.with_name(folder.name + ".lock")):
-        if folder.is_dir():
-            return folder
-        partial = folder.with_name(folder.name + ".partial")
-        remove_tree(partial)
-        partial.mkdir(parents=True)
-        build(partial)
-        partial.rename(folder)
+    if not folder.is_dir():
+        with exclusive(_lock_of(folder)):
+            if not folder.is_dir():
+                partial = folder.with_name(folder.name + ".partial")
+                remove_tree(partial)
+                partial.mkdir(parents=True)
+                build(partial)
+                partial.rename(folder)
+        _prune(folder, keep)
+    os.utime(folder)
     return folder
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".lock")
+
+
+def _prune(newest: Path, keep: int) -> None:
+    """Remove what was not used for longest. Who has a file of it open (a running guest) keeps that file."""
+    what = newest.name.rpartition("-")[0]
+    used: list[tuple[float, Path]] = []
+    for path in newest.parent.iterdir():
+        is_alike = path.name.rpartition("-")[0] == what and path.suffix not in {".lock", ".partial"} and path != newest
+        with contextlib.suppress(FileNotFoundError):  # another process removes as well
+            used += [(path.stat().st_mtime, path)] if is_alike else []
+    for _, old in sorted(used, reverse=True)[keep - 1 :]:
+        with exclusive(_lock_of(old)), contextlib.suppress(FileNotFoundError):
+            doomed = old.with_name(old.name + ".partial")
+            remove_tree(doomed)
+            old.rename(doomed)
+            remove_tree(doomed)
 
 
 def remove_tree(folder: Path) -> None:

@@ -43,7 +43,7 @@ def unpacked_groups(config: Config, name: str, groups: Collection[str]) -> Path:
     def build(partial: Path) -> None:
         _unpack_all(config, name, recipe, lock, packages, partial)
 
-    return built_folder(folder, build)
+    return built_folder(folder, build, keep=3)
 
 
 def _unpack_all(config: Config, name: str, recipe: Recipe, lock: Lock, packages: list[Package], partial: Path) -> None:

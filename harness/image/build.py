@@ -67,6 +67,7 @@ def ensure_image(config: Config, kernel: str) -> Image:
     folder = built_folder(
         config.cache / "images" / f"{kernel}-{_inputs_key(config, kernel)}",
         lambda partial: _build(config, kernel, partial),
+        keep=4,
     )
     manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=_Manifest)
     return Image(

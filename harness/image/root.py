@@ -31,7 +31,7 @@ def base_tree(config: Config) -> Path:
         Sandbox(partial).run(["ldconfig", "-X"], rw={partial / "etc": "/etc"})
         remove_tree(partial / "var/cache/ldconfig")
 
-    return built_folder(config.cache / "roots" / f"guest-base-{key_of(_METHOD, packages.name)}", build)
+    return built_folder(config.cache / "roots" / f"guest-base-{key_of(_METHOD, packages.name)}", build, keep=2)
 
 
 def _compile_python(tree: Path) -> None:

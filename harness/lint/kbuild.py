@@ -48,5 +48,5 @@ def module_findings(config: Config, source: Path, kernel: str) -> list[str]:
             found = {match["text"]: None for match in map(_FINDING.match, said.splitlines()) if match}
             (folder / _REPORT).write_text("".join(f"{line}\n" for line in found))
 
-    folder = built_folder(config.cache / "lint" / f"{kernel}-{key}", check)
+    folder = built_folder(config.cache / "lint" / f"{kernel}-{key}", check, keep=32)
     return (folder / _REPORT).read_text().splitlines()

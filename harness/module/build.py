@@ -102,7 +102,7 @@ def build_module(config: Config, source: Path, kernel: str) -> BuiltModule:
             strip = ["strip", "--strip-debug", f"/out/{debug.name}", "-o", f"/out/{debug.stem}.ko"]
             Sandbox(kbuild.root).run(strip, rw={folder: "/out"})
 
-    folder = built_folder(config.cache / "modules" / f"{kernel}-{key}", build)
+    folder = built_folder(config.cache / "modules" / f"{kernel}-{key}", build, keep=32)
     (ko,) = folder.glob("*.ko")
     return BuiltModule(
         name=ko.stem.replace("-", "_"),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ def test_built_once(tmp_path: Path) -> None:
         (partial / "file").write_text("done")
 
     for _ in range(2):
-        assert (built_folder(tmp_path / "x", build) / "file").read_text() == "done"
+        assert (built_folder(tmp_path / "x", build, keep=1) / "file").read_text() == "done"
     assert len(calls) == 1
 
 
@@ -32,9 +33,9 @@ def test_an_interrupted_build_leaves_nothing_that_counts(tmp_path: Path) -> None
         assert list(partial.iterdir()) == []
 
     with pytest.raises(KeyboardInterrupt):
-        built_folder(tmp_path / "x", interrupted)
+        built_folder(tmp_path / "x", interrupted, keep=1)
     assert not (tmp_path / "x").exists()
-    assert built_folder(tmp_path / "x", whole).is_dir()
+    assert built_folder(tmp_path / "x", whole, keep=1).is_dir()
 
 
 def test_two_at_once_build_once(tmp_path: Path) -> None:
@@ -44,12 +45,26 @@ def test_two_at_once_build_once(tmp_path: Path) -> None:
         calls.append(partial)
         time.sleep(0.2)
 
-    threads = [threading.Thread(target=built_folder, args=(tmp_path / "x", build)) for _ in range(3)]
+    threads = [
+        threading.Thread(target=built_folder, args=(tmp_path / "x", build), kwargs={"keep": 1}) for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(calls) == 1
+
+
+def test_only_what_was_used_last_stays(tmp_path: Path) -> None:
+    (tmp_path / "other-1.0-ff").mkdir()
+    for number in range(4):
+        built_folder(tmp_path / f"image-1.0-{number}", lambda partial: None, keep=3)
+        os.utime(tmp_path / f"image-1.0-{number}", (number, number))
+    built_folder(tmp_path / "image-1.0-1", lambda partial: None, keep=3)  # used again: now it is the newest
+    (tmp_path / "image-1.0-9.partial").mkdir()
+    built_folder(tmp_path / "image-1.0-4", lambda partial: None, keep=3)
+    left = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock")
+    assert left == ["image-1.0-1", "image-1.0-3", "image-1.0-4", "image-1.0-9.partial", "other-1.0-ff"]
 
 
 def test_a_link_is_removed_not_what_it_points_to(tmp_path: Path) -> None:
