@@ -76,7 +76,8 @@ class CounterReader:
         values.update(_meminfo(texts["/proc/meminfo"]))
         values["zoneinfo.per_cpu_free"] = sum(map(int, _PER_CPU_COUNT.findall(texts["/proc/zoneinfo"])))
         values.update(_vmstat(texts["/proc/vmstat"]))
-        values["scanner.cpu_ns"] = sum(int(texts[path].split()[0]) for path in schedstats if path in texts)
+        if all(path in texts for path in schedstats):
+            values["scanner.cpu_ns"] = sum(int(texts[path].split()[0]) for path in schedstats)
         if pids:
             values.update(_processes([texts[path] for path in own if path in texts]))
         return Counters(float(texts["/proc/uptime"].split()[0]), values)

@@ -19,8 +19,7 @@ from harness.ksm.protocol import PAGE_BYTES
 SCHEMA = 1
 """Raised when a field changes its meaning or goes away; new fields do not raise it."""
 
-MERGERS = ("in-tree", "samepage")
-Merger = Literal["in-tree", "samepage"]
+Merger = Literal["samepage", "in-tree"]
 Status = Literal["pass", "fail", "error", "interrupted"]
 
 
@@ -52,8 +51,8 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What pages_expected is made of, in the kernel's counters."""
     freed_bytes: int | None = None
     """How much more memory was free than before merging; whatever else the guest did is in it."""
-    scanner_cpu_ns: int = 0
-    """CPU time of the merging threads since the first reading."""
+    scanner_cpu_ns: int | None = None
+    """CPU time of the merging threads since the first reading; nothing once a module's thread has gone with it."""
 
     @property
     def complete(self) -> bool:
@@ -174,7 +173,9 @@ def make_stage(
             "ksm_zero_pages": expected.ksm_zero_pages,
         },
         freed_bytes=None if before is None else counters.free_bytes - before.free_bytes,
-        scanner_cpu_ns=counters["scanner.cpu_ns"] - first["scanner.cpu_ns"],
+        scanner_cpu_ns=counters["scanner.cpu_ns"] - first["scanner.cpu_ns"]
+        if "scanner.cpu_ns" in counters.values
+        else None,
     )
 
 

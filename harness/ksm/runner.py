@@ -172,3 +172,6 @@ def _judge(outcome: Result) -> None:
         # What the kernel's own merger leaves undone is for the comparison, not a fault of this run.
         if outcome.merger == "samepage" and not stage.complete:
             raise CheckFailed(f"{stage.name}: of {stage.pages_expected} pages only {stage.pages_merged} are saved")
+        if stage.pages_expected is not None and stage.pages_merged > stage.pages_expected:
+            more = stage.pages_merged - stage.pages_expected
+            outcome.checks[f"counters, {stage.name}"] = f"{more} pages more are counted as saved than merging can save"

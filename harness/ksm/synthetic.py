@@ -43,7 +43,7 @@ class SyntheticRun:
             self._session.phase("fill", "filling memory")
             for process, its_plan in zip(processes, plans, strict=True):
                 self._fill(process, its_plan)
-            self._compare(self._stage("filled", self._series.take()))
+            self._compare(self._stage("filled", self._series.take(), expected=False))
             self._merge()
             self._break_copies()
             self._unmerge()
@@ -78,6 +78,7 @@ class SyntheticRun:
     def _merge(self) -> None:
         self._session.phase("merge", "merging")
         self._session.before_merging = self._series.samples[-1].counters
+        self._expected()
         for area, area_plan in self._rewritten:
             area.rewrite(area_plan.rewrite_key, per_second=area_plan.rewrite_per_second)
         merging.switch(self._session.guest, merging.RUN)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""The figures of runs in words, side by side where the same workload ran with more than one merger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from harness.ksm.result import Result, Stage
+
+STATUS_STYLE = {"pass": "bold green", "fail": "bold red", "error": "bold red", "interrupted": "bold yellow"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a comparison: a cell for each run."""
+
+    label: str
+    cells: tuple[str, ...]
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All runs of one workload."""
+
+    workload: str
+    description: str
+    runs: tuple[Result, ...]
+    rows: tuple[Row, ...]
+
+
+def compare(results: Sequence[Result]) -> list[Comparison]:
+    """Group runs by workload, in the order in which they ran."""
+    comparisons = []
+    for workload in dict.fromkeys(result.workload for result in results):
+        runs = tuple(result for result in results if result.workload == workload)
+        rows = tuple(Row(label, tuple(cell(run) for run in runs), hint) for label, cell, hint in _ROWS)
+        comparisons.append(Comparison(workload, runs[0].description, runs, rows))
+    return comparisons
+
+
+def summary_table(comparison: Comparison) -> Table:
+    """Return a comparison for a terminal."""
+    title = f"{comparison.workload}: {comparison.description}"
+    table = Table(title=title, title_justify="left", title_style="bold", show_lines=False)
+    table.add_column("")
+    for run in comparison.runs:
+        table.add_column(run.merger, justify="right")
+    for row in comparison.rows:
+        table.add_row(row.label, *(Text(cell, style=STATUS_STYLE.get(cell, "")) for cell in row.cells))
+    return table
+
+
+def megabytes(value: int | None) -> str:
+    """Return bytes as MiB."""
+    return "-" if value is None else f"{value / 2**20:.1f} MiB"
+
+
+def of_expected(stage: Stage | None) -> str:
+    """Return how much of what is possible was merged."""
+    if stage is None:
+        return "-"
+    if not stage.pages_expected:
+        return f"{stage.pages_merged:,}"
+    return (
+        f"{stage.pages_merged:,} of {stage.pages_expected:,} ({100 * stage.pages_merged / stage.pages_expected:.1f} %)"
+    )
+
+
+def merging_seconds(result: Result) -> float | None:
+    """Return guest seconds from switching merging on to its end."""
+    filled, merged = result.stage("filled"), result.stage("merged")
+    return None if filled is None or merged is None else merged.seconds - filled.seconds
+
+
+def scanner_seconds(stage: Stage | None) -> float | None:
+    """Return CPU seconds of the merging threads up to a stage."""
+    return None if stage is None or stage.scanner_cpu_ns is None else stage.scanner_cpu_ns / 1e9
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f} s"
+
+
+def _cow(result: Result) -> str:
+    return f"{result.cow.broken:,} of {result.cow.writes:,}" if result.cow.writes else "-"
+
+
+def _scans(result: Result) -> str:
+    stage = result.stage("merged")
+    return "-" if stage is None else f"{stage.counters.get('full_scans', 0):,}"
+
+
+_EMULATED = "In the guest's own time: under an emulated CPU neither real time nor a measure of cost."
+
+_ROWS: tuple[tuple[str, Callable[[Result], str], str], ...] = (
+    ("status", lambda run: run.status, ""),
+    (
+        "merged",
+        lambda run: of_expected(run.stage("merged")),
+        "Pages that need no frame of their own, of those possible.",
+    ),
+    ("merged after writes", lambda run: of_expected(run.stage("final")), ""),
+    ("saved", lambda run: megabytes(stage.saved_bytes if (stage := run.stage("merged")) else None), "By the counters."),
+    (
+        "more memory free",
+        lambda run: megabytes(stage.freed_bytes if (stage := run.stage("merged")) else None),
+        "MemFree and the CPUs' free lists, against before merging: whatever else the guest did is in it.",
+    ),
+    ("time to merge", lambda run: _seconds(merging_seconds(run)), _EMULATED),
+    ("merging threads' CPU time", lambda run: _seconds(scanner_seconds(run.stage("merged"))), _EMULATED),
+    ("full scans", _scans, ""),
+    ("copies broken", _cow, "Writes to merged pages after which the writer had a page of its own."),
+    ("pages compared", lambda run: f"{sum(stage.pages_checked for stage in run.stages):,}", "Over all stages."),
+    (
+        "pages with wrong content",
+        lambda run: str(max(run.cow.content_errors, sum(stage.content_errors for stage in run.stages))),
+        "",
+    ),
+    ("kernel complaints", lambda run: str(len(run.splats)), "BUG, WARNING, Oops, stalls ... in the kernel's log."),
+    ("whole run", lambda run: f"{run.seconds:.0f} s", "On the host, with booting the guest."),
+)
