@@ -20,10 +20,13 @@
 #define SP_NEW_WEIGHT_PERCENT	30	/* of the newest change in the average */
 
 static bool sp_advising;
-static unsigned long sp_advisor_max_cpu = 70;		/* percent of a CPU */
-static unsigned long sp_advisor_min_pages = 500;
-static unsigned long sp_advisor_max_pages = 30000;
-static unsigned long sp_advisor_target = 200;		/* seconds */
+
+struct sp_advisor_limits sp_advisor_limits = {
+	.max_cpu = 70,
+	.min_pages = 500,
+	.max_pages = 30000,
+	.target_seconds = 200,
+};
 
 static struct {
 	ktime_t start;
@@ -35,6 +38,17 @@ static struct {
 bool sp_advisor_on(void)
 {
 	return READ_ONCE(sp_advising);
+}
+
+/* Needs sp_scan_mutex, or a scanner that does not run yet. */
+void sp_advisor_set(bool on)
+{
+	if (on == sp_advising)
+		return;
+	memset(&sp_last, 0, sizeof(sp_last));
+	WRITE_ONCE(sp_tunables.pages_to_scan,
+		   on ? sp_advisor_limits.min_pages : SP_DEFAULT_PAGES_TO_SCAN);
+	WRITE_ONCE(sp_advising, on);
 }
 
 void sp_advisor_pass_begins(void)
@@ -63,15 +77,15 @@ void sp_advisor_pass_ends(void)
 	seconds = max(ktime_ms_delta(ktime_get(), sp_last.start) / MSEC_PER_SEC, 1L);
 	pages_per_percent = max(now / sp_cpu_percent(seconds), 1UL);
 
-	factor = max(READ_ONCE(sp_advisor_target) * 100 / seconds, 1UL);
+	factor = max(READ_ONCE(sp_advisor_limits.target_seconds) * 100 / seconds, 1UL);
 	change = max(seconds * 100 / (sp_last.seconds ?: seconds), 1UL);
 	change = ((100 - SP_NEW_WEIGHT_PERCENT) * sp_last.change +
 		  SP_NEW_WEIGHT_PERCENT * change) / 100;
 
 	pages = now * 100 / factor * change / 100;
-	pages = min(pages, pages_per_percent * READ_ONCE(sp_advisor_max_cpu));
+	pages = min(pages, pages_per_percent * READ_ONCE(sp_advisor_limits.max_cpu));
 	pages = max(pages, pages_per_percent * SP_MIN_CPU_PERCENT);
-	pages = min(pages, READ_ONCE(sp_advisor_max_pages));
+	pages = min(pages, READ_ONCE(sp_advisor_limits.max_pages));
 
 	sp_last.seconds = seconds;
 	sp_last.change = change;
@@ -93,12 +107,7 @@ static ssize_t advisor_mode_store(struct kobject *kobj, struct kobj_attribute *a
 	if (!on && !sysfs_streq(buf, "none"))
 		return -EINVAL;
 	mutex_lock(&sp_scan_mutex);
-	if (on != sp_advising) {
-		memset(&sp_last, 0, sizeof(sp_last));
-		WRITE_ONCE(sp_tunables.pages_to_scan,
-			   on ? sp_advisor_min_pages : SP_DEFAULT_PAGES_TO_SCAN);
-		WRITE_ONCE(sp_advising, on);
-	}
+	sp_advisor_set(on);
 	mutex_unlock(&sp_scan_mutex);
 	return count;
 }
@@ -125,17 +134,17 @@ static ssize_t advisor_target_store(struct kobject *kobj, struct kobj_attribute 
 
 	if (kstrtoul(buf, 10, &value) || !value)
 		return -EINVAL;
-	WRITE_ONCE(sp_advisor_target, value);
+	WRITE_ONCE(sp_advisor_limits.target_seconds, value);
 	return count;
 }
 
 #define SP_LIMIT(name, value, store) static struct sp_attr sp_attr_##name = {	\
 	.attr = __ATTR(name, 0644, sp_count_show, store), .limit = value }
 
-SP_LIMIT(advisor_max_cpu, &sp_advisor_max_cpu, advisor_limit_store);
-SP_LIMIT(advisor_min_pages_to_scan, &sp_advisor_min_pages, advisor_limit_store);
-SP_LIMIT(advisor_max_pages_to_scan, &sp_advisor_max_pages, advisor_limit_store);
-SP_LIMIT(advisor_target_scan_time, &sp_advisor_target, advisor_target_store);
+SP_LIMIT(advisor_max_cpu, &sp_advisor_limits.max_cpu, advisor_limit_store);
+SP_LIMIT(advisor_min_pages_to_scan, &sp_advisor_limits.min_pages, advisor_limit_store);
+SP_LIMIT(advisor_max_pages_to_scan, &sp_advisor_limits.max_pages, advisor_limit_store);
+SP_LIMIT(advisor_target_scan_time, &sp_advisor_limits.target_seconds, advisor_target_store);
 
 static struct attribute *sp_advisor_attrs[] = {
 	&sp_attr_advisor_mode.attr.attr,

@@ -10,12 +10,12 @@
 #include "samepage.h"
 
 struct sp_batch {
-	struct sp_mm *slot;
+	struct sp_space *space;
 	unsigned long base;	/* of the block */
 	unsigned long start;	/* what was looked at, exclusive end */
 	unsigned long end;
 	unsigned int budget;	/* pages that may still be looked at */
-	unsigned int count;	/* pages in page[] */
+	unsigned int count;	/* entries of found[] */
 	u64 present;		/* slots whose page is there */
 	struct sp_found {
 		struct page *page;

@@ -37,7 +37,7 @@ static void sp_collect_page(struct sp_batch *batch, unsigned long addr,
 	batch->present |= BIT_ULL(index);
 	batch->budget--;
 
-	block = sp_block_find(batch->slot, addr);
+	block = sp_block_find(batch->space, addr);
 	found = &batch->found[batch->count];
 	found->stable = NULL;
 	if (folio_test_ksm(folio)) {
@@ -65,12 +65,27 @@ static bool sp_batch_takes(const struct sp_batch *batch, unsigned long addr)
 	       ((addr & SP_BLOCK_MASK) == batch->base && batch->budget);
 }
 
-static void sp_collect_huge(struct sp_batch *batch, struct page *page,
-			    unsigned long addr, unsigned long end)
+/* False when the huge page was split meanwhile: it has a page table now. */
+static bool sp_collect_huge(struct sp_batch *batch, pmd_t *pmd, unsigned long addr,
+			    unsigned long end, struct mm_walk *walk)
 {
-	for (; addr < end && sp_batch_takes(batch, addr); addr += PAGE_SIZE, page++)
-		sp_collect_page(batch, addr, page);
-	batch->end = addr;
+	spinlock_t *ptl = pmd_lock(walk->mm, pmd);
+	pmd_t huge = pmdp_get(pmd);
+	struct page *page;
+
+	if (!pmd_present(huge) || !pmd_leaf(huge)) {
+		spin_unlock(ptl);
+		return false;
+	}
+	page = vm_normal_page_pmd(walk->vma, addr & PMD_MASK, huge);
+	if (page) {
+		page += (addr & ~PMD_MASK) >> PAGE_SHIFT;
+		for (; addr < end && sp_batch_takes(batch, addr); addr += PAGE_SIZE)
+			sp_collect_page(batch, addr, page++);
+		batch->end = addr;
+	}
+	spin_unlock(ptl);
+	return true;
 }
 
 static int sp_collect_pmd(pmd_t *pmd, unsigned long addr, unsigned long end,
@@ -88,17 +103,8 @@ static int sp_collect_pmd(pmd_t *pmd, unsigned long addr, unsigned long end,
 	huge = pmdp_get_lockless(pmd);
 	if (!pmd_present(huge))
 		return 0;
-	if (pmd_leaf(huge)) {
-		ptl = pmd_lock(walk->mm, pmd);
-		huge = pmdp_get(pmd);
-		page = pmd_present(huge) && pmd_leaf(huge) ?
-			vm_normal_page_pmd(walk->vma, addr & PMD_MASK, huge) : NULL;
-		if (page)
-			sp_collect_huge(batch, page + ((addr & ~PMD_MASK) >> PAGE_SHIFT),
-					addr, end);
-		spin_unlock(ptl);
+	if (pmd_leaf(huge) && sp_collect_huge(batch, pmd, addr, end, walk))
 		return batch->present != 0;
-	}
 	start = pte_offset_map_lock(walk->mm, pmd, addr, &ptl);
 	if (!start)
 		return 0;

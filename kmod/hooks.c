@@ -4,7 +4,7 @@
  *
  * These stand in for the functions of the same names in mm/ksm.c and are called
  * with the locks that those are called with: mmap_lock for writing, but for
- * enter (fork: the new mm is private) and exit (mm_users is zero).
+ * fork (the new mm is private) and exit (no user is left).
  */
 #include <linux/dax.h>
 #include <linux/mm.h>
@@ -157,8 +157,9 @@ int sp_hook_disable(struct mm_struct *mm)
 /* What merging gained this process, in bytes, net of what we keep about it. */
 long sp_hook_process_profit(struct mm_struct *mm)
 {
-	long merged = mm->ksm_merging_pages + mm_ksm_zero_pages(mm);
+	long kept = mm->ksm_merging_pages * sizeof(struct sp_item) +
+		    mm->ksm_rmap_items * sizeof(unsigned long);
 
-	return merged * (long)(PAGE_SIZE - sizeof(struct sp_item)) -
-	       (long)mm->ksm_rmap_items * (long)sizeof(unsigned long);
+	return (long)(mm->ksm_merging_pages + mm_ksm_zero_pages(mm)) *
+	       (long)PAGE_SIZE - kept;
 }

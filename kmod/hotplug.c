@@ -3,47 +3,55 @@
  * Memory hotplug: while memory goes offline, nothing but reverse-map walks may
  * touch stable nodes, as their page structs may vanish; afterwards the nodes of
  * pages that could not be migrated are dropped.
+ *
+ * Whoever takes sp_scan_mutex to look at nodes waits here first. The notifier
+ * itself works without the mutex: sp_offlining keeps all others out.
  */
 #include <linux/memory.h>
-#include <linux/wait_bit.h>
+#include <linux/wait.h>
 
 #include "samepage.h"
 
-static void sp_offlining_done(void)
+static DECLARE_WAIT_QUEUE_HEAD(sp_online);
+static bool sp_offlining;	/* set under sp_scan_mutex */
+
+/* Needs sp_scan_mutex, which is dropped while it waits. */
+void sp_wait_while_offlining(void)
+{
+	while (sp_offlining) {
+		mutex_unlock(&sp_scan_mutex);
+		wait_event(sp_online, !READ_ONCE(sp_offlining));
+		mutex_lock(&sp_scan_mutex);
+	}
+}
+
+static void sp_set_offlining(bool offlining)
 {
 	mutex_lock(&sp_scan_mutex);
-	clear_bit(SP_RUN_OFFLINE_BIT, &sp_run);
+	WRITE_ONCE(sp_offlining, offlining);
 	mutex_unlock(&sp_scan_mutex);
-	smp_mb();	/* before wake_up_bit() looks for waiters */
-	wake_up_bit(&sp_run, SP_RUN_OFFLINE_BIT);
+	if (!offlining)
+		wake_up_all(&sp_online);
 }
 
 static int sp_memory_event(struct notifier_block *self, unsigned long action,
 			   void *arg)
 {
-	struct memory_notify *memory = arg;
+	const struct memory_notify *memory = arg;
 
-	switch (action) {
-	case MEM_GOING_OFFLINE:
-		mutex_lock(&sp_scan_mutex);
-		set_bit(SP_RUN_OFFLINE_BIT, &sp_run);
-		mutex_unlock(&sp_scan_mutex);
-		break;
-	case MEM_OFFLINE:
+	if (action == MEM_GOING_OFFLINE)
+		sp_set_offlining(true);
+	if (action == MEM_OFFLINE)
 		sp_stable_forget_pfns(memory->start_pfn,
 				      memory->start_pfn + memory->nr_pages);
-		sp_offlining_done();
-		break;
-	case MEM_CANCEL_OFFLINE:
-		sp_offlining_done();
-		break;
-	}
+	if (action == MEM_OFFLINE || action == MEM_CANCEL_OFFLINE)
+		sp_set_offlining(false);
 	return NOTIFY_OK;
 }
 
 static struct notifier_block sp_memory_notifier = {
 	.notifier_call = sp_memory_event,
-	.priority = 100,	/* before the allocator's own, as in-tree KSM */
+	.priority = 100,	/* as in-tree KSM's */
 };
 
 int sp_hotplug_init(void)

@@ -5,6 +5,8 @@
  * To unload: write 0 to /sys/kernel/livepatch/samepage/enabled, wait until that
  * directory is gone, then rmmod.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/module.h>
 
 #include "samepage.h"
@@ -30,10 +32,10 @@ static int __init sp_init(void)
 	int err = sp_kernel_check() ?: sp_symbols_resolve();
 
 	if (err)
-		return err;
+		goto out;
 	err = sp_caches_init();
 	if (err)
-		return err;
+		goto out;
 	sp_signature_init();
 	err = sp_scan_start();
 	if (err)
@@ -49,6 +51,8 @@ scanner:
 	sp_scan_stop();
 caches:
 	sp_caches_destroy();
+out:
+	pr_err("not loaded (%d)\n", err);
 	return err;
 }
 

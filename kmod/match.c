@@ -15,20 +15,27 @@ static void sp_count_merge(int err)
 		sp_stats.merges++;
 }
 
-/* Share an existing merged page of this content. False when there is none. */
+/*
+ * Share a merged page of this content. False when there is none: -EAGAIN from
+ * a node means that another content has its key.
+ */
 static bool sp_try_stable(struct sp_item *item, const struct sp_key *key)
 {
-	struct sp_stable *stable;
-	int err = -ESTALE;
+	struct sp_stable *stable = sp_stable_find(key);
 
-	while (err == -ESTALE) {
-		stable = sp_stable_find(key);
-		if (!stable)
-			return false;
-		err = sp_merge_into(stable, item);
+	while (stable) {
+		int err = sp_merge_into(stable, item);
+
+		if (err == -ESTALE) {
+			stable = sp_stable_find(key);
+		} else if (err == -EAGAIN) {
+			stable = sp_stable_next(stable, key);
+		} else {
+			sp_count_merge(err);
+			return true;
+		}
 	}
-	sp_count_merge(err);
-	return true;
+	return false;
 }
 
 /*
@@ -99,6 +106,11 @@ static void sp_merge_page(struct sp_block *block, unsigned int index, u64 signat
 		item = sp_slot_promote(block, index);
 	if (!item)
 		return;
+	if (item->state == SP_CANDIDATE && item->nid != nid) {
+		/* Migrated, or merge_across_nodes was changed. */
+		sp_unstable_remove(item);
+		item->state = SP_LOOSE;
+	}
 	if (!sp_try_stable(item, &key))
 		sp_try_unstable(item, &key);
 	if (item->state == SP_LOOSE)

@@ -33,16 +33,13 @@ struct sp_frozen {
 	bool exclusive;
 };
 
+/* The mapping at @addr if its pages may be merged, else NULL. */
 struct vm_area_struct *sp_mergeable_vma(struct mm_struct *mm, unsigned long addr)
 {
 	struct vm_area_struct *vma;
 
-	if (sp_mm_exiting(mm))
-		return NULL;
-	vma = vma_lookup(mm, addr);
-	if (!vma || !(vma->vm_flags & VM_MERGEABLE) || !vma->anon_vma)
-		return NULL;
-	return vma;
+	vma = sp_mm_exiting(mm) ? NULL : vma_lookup(mm, addr);
+	return vma && sp_vma_merges(vma) ? vma : NULL;
 }
 
 /* The anonymous page that @entry maps, NULL for anything else. */
@@ -54,12 +51,12 @@ static struct page *sp_anon_page(struct vm_area_struct *vma, unsigned long addr,
 	if (!pte_present(entry))
 		return NULL;
 	page = vm_normal_page(vma, addr, entry);
-	if (!page || is_zone_device_page(page) || !PageAnon(page))
+	if (!page || is_zone_device_page(page) || !PageAnon(page) || PageHWPoison(page))
 		return NULL;
 	return page;
 }
 
-/* Put the old entry back and let go. */
+/* Put the entry back, as it was or as it was changed, and let go. */
 static void sp_thaw(struct sp_frozen *f)
 {
 	set_pte_at(f->vma->vm_mm, f->addr, f->ptep, f->entry);
@@ -166,7 +163,7 @@ static int sp_replace(struct vm_area_struct *vma, unsigned long addr,
 
 	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, vma->vm_mm, addr,
 				addr + PAGE_SIZE);
-	mmu_notifier_invalidate_range_start(&range);
+	sp_notifiers_start(&range);
 	err = sp_freeze(&f, vma, addr, page_folio(kpage));
 	if (err)
 		goto out;
@@ -179,7 +176,7 @@ static int sp_replace(struct vm_area_struct *vma, unsigned long addr,
 	else
 		sp_map_instead(&f, kpage);
 out:
-	mmu_notifier_invalidate_range_end(&range);
+	sp_notifiers_end(&range);
 	return err;
 }
 
@@ -266,7 +263,10 @@ int sp_merge_into(struct sp_stable *stable, struct sp_item *item)
 		err = -ESTALE;
 		goto unlock;
 	}
-	err = sp_replace(vma, addr, &kfolio->page);
+	if (folio_test_hwpoison(kfolio))
+		err = -EBUSY;
+	else
+		err = sp_replace(vma, addr, &kfolio->page);
 	if (err == -EEXIST)	/* shared by fork */
 		err = 0;
 	if (!err)
@@ -290,9 +290,9 @@ static void sp_convert(struct sp_frozen *f, struct sp_stable *stable,
 	f->entry = pte_wrprotect(pte_mkclean(f->entry));
 	stable->pfn = folio_pfn(f->folio);
 	sp_stable_attach(stable, item, anon_vma);
-	f->folio->mapping = sp_folio_ksm_mapping(stable);
+	WRITE_ONCE(f->folio->mapping, sp_folio_ksm_mapping(stable));
 	folio_mark_accessed(f->folio);
-	/* Reclaim drops clean pages that no entry dirties: this one must be swapped. */
+	/* Its entries will all be clean: only the folio says that it needs swap. */
 	folio_set_dirty(f->folio);
 }
 
@@ -317,11 +317,12 @@ int sp_make_stable(struct sp_stable *stable, struct sp_item *item)
 	sp_split_large(vma, addr);
 	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, addr,
 				addr + PAGE_SIZE);
-	mmu_notifier_invalidate_range_start(&range);
+	sp_notifiers_start(&range);
 	err = sp_freeze(&f, vma, addr, NULL);
 	if (err)
 		goto end;
-	if (sp_signature(f.page) != stable->key.signature)
+	if (sp_signature(f.page) != stable->key.signature ||
+	    sp_page_nid(page_to_pfn(f.page)) != stable->key.nid)
 		err = -EAGAIN;
 	else if (!sp_share(&f))
 		err = -EBUSY;
@@ -329,7 +330,7 @@ int sp_make_stable(struct sp_stable *stable, struct sp_item *item)
 		sp_convert(&f, stable, item);
 	sp_thaw(&f);
 end:
-	mmu_notifier_invalidate_range_end(&range);
+	sp_notifiers_end(&range);
 unlock:
 	mmap_read_unlock(mm);
 	return err;

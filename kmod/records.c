@@ -22,24 +22,24 @@ static struct kmem_cache *sp_block_cache, *sp_item_cache;
 
 #define SP_GFP (GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN)
 
-struct sp_block *sp_block_find(struct sp_mm *mm, unsigned long addr)
+struct sp_block *sp_block_find(struct sp_space *space, unsigned long addr)
 {
-	return xa_load(&mm->blocks, addr >> SP_BLOCK_SHIFT);
+	return xa_load(&space->blocks, addr >> SP_BLOCK_SHIFT);
 }
 
 /* The block that keeps @addr, made if there is none; NULL without memory. */
-struct sp_block *sp_block_get(struct sp_mm *mm, unsigned long addr)
+struct sp_block *sp_block_get(struct sp_space *space, unsigned long addr)
 {
-	struct sp_block *block = sp_block_find(mm, addr);
+	struct sp_block *block = sp_block_find(space, addr);
 
 	if (block)
 		return block;
 	block = kmem_cache_zalloc(sp_block_cache, SP_GFP);
 	if (!block)
 		return NULL;
-	block->owner = mm;
+	block->owner = space;
 	block->base = addr & SP_BLOCK_MASK;
-	if (xa_err(xa_store(&mm->blocks, addr >> SP_BLOCK_SHIFT, block, SP_GFP))) {
+	if (xa_err(xa_store(&space->blocks, addr >> SP_BLOCK_SHIFT, block, SP_GFP))) {
 		kmem_cache_free(sp_block_cache, block);
 		return NULL;
 	}
@@ -116,7 +116,8 @@ bool sp_slot_skip(struct sp_block *block, unsigned int index)
 	u8 age, skips;
 	bool skip;
 
-	if (!*slot)
+	/* A sharer that lost its page is due at once: the counts say merged. */
+	if (!*slot || (item && item->state == SP_SHARER))
 		return false;
 	age = item ? item->age : FIELD_GET(WATCHED_AGE, *slot);
 	skips = item ? item->skips : FIELD_GET(WATCHED_SKIPS, *slot);
@@ -191,14 +192,14 @@ void sp_slot_clear(struct sp_block *block, unsigned int index)
 }
 
 /* Forget all pages in [@start, @end), and blocks that are empty then. */
-void sp_forget_range(struct sp_mm *mm, unsigned long start, unsigned long end)
+void sp_forget_range(struct sp_space *space, unsigned long start, unsigned long end)
 {
 	unsigned long at, last = (end - 1) >> SP_BLOCK_SHIFT;
 	struct sp_block *block;
 
 	if (start >= end)
 		return;
-	xa_for_each_range(&mm->blocks, at, block, start >> SP_BLOCK_SHIFT, last) {
+	xa_for_each_range(&space->blocks, at, block, start >> SP_BLOCK_SHIFT, last) {
 		unsigned int index;
 
 		for (index = 0; index < SP_BLOCK_PAGES; index++) {
@@ -209,7 +210,7 @@ void sp_forget_range(struct sp_mm *mm, unsigned long start, unsigned long end)
 				sp_slot_clear(block, index);
 		}
 		if (!block->tracked) {
-			xa_erase(&mm->blocks, at);
+			xa_erase(&space->blocks, at);
 			kmem_cache_free(sp_block_cache, block);
 			sp_stats.blocks--;
 		}

@@ -2,12 +2,12 @@
 /*
  * Registered address spaces and the cursor that walks over them.
  *
- * sp_registry_lock covers the hash, the list and the cursor. The slot under
- * the cursor is not freed by an exiting process: it stays the walker's, which
- * holds sp_scan_mutex. A slot that still owns blocks is left to the walker
- * too; sp_exit() then waits for mmap_lock, so that no walker is in the page
- * tables once they are torn down (mm_users is zero: it will not enter again).
- * The mm_struct itself is pinned by mmgrab() for as long as the slot lives.
+ * sp_registry_lock covers the hash, the list and the cursor. The space under
+ * the cursor belongs to the walker, who holds sp_scan_mutex, and so does one
+ * that owns blocks: an exiting process frees neither, but passes mmap_lock once.
+ * No walker is in its page tables then, and none enters again, as it finds
+ * mm_users at zero.
+ * The mm_struct itself is pinned by mmgrab() for as long as the space lives.
  */
 #include <linux/hashtable.h>
 #include <linux/sched/coredump.h>
@@ -17,26 +17,26 @@
 #include "samepage.h"
 
 static DEFINE_SPINLOCK(sp_registry_lock);
-static DEFINE_HASHTABLE(sp_mm_hash, 10);
-static LIST_HEAD(sp_mm_list);
-static struct sp_mm *sp_cursor;		/* NULL: before the first one */
+static DEFINE_HASHTABLE(sp_space_hash, 10);
+static LIST_HEAD(sp_space_list);
+static struct sp_space *sp_cursor;		/* NULL: before the first one */
 static bool sp_insert_ahead;
 
-static struct kmem_cache *sp_mm_cache;
+static struct kmem_cache *sp_space_cache;
 
-static struct sp_mm *sp_find(struct mm_struct *mm)
+static struct sp_space *sp_find(struct mm_struct *mm)
 {
-	struct sp_mm *slot;
+	struct sp_space *space;
 
-	hash_for_each_possible(sp_mm_hash, slot, hash, (unsigned long)mm)
-		if (slot->mm == mm)
-			return slot;
+	hash_for_each_possible(sp_space_hash, space, hash, (unsigned long)mm)
+		if (space->mm == mm)
+			return space;
 	return NULL;
 }
 
 bool sp_registry_empty(void)
 {
-	return list_empty(&sp_mm_list);
+	return list_empty(&sp_space_list);
 }
 
 bool sp_registered(struct mm_struct *mm)
@@ -49,12 +49,12 @@ bool sp_registered(struct mm_struct *mm)
 	return found;
 }
 
-static void sp_free(struct sp_mm *slot, enum sp_fate fate)
+static void sp_free(struct sp_space *space, enum sp_fate fate)
 {
-	struct mm_struct *mm = slot->mm;
+	struct mm_struct *mm = space->mm;
 
-	xa_destroy(&slot->blocks);
-	kmem_cache_free(sp_mm_cache, slot);
+	xa_destroy(&space->blocks);
+	kmem_cache_free(sp_space_cache, space);
 	/*
 	 * A live process keeps MMF_VM_MERGE_ANY: its next mapping registers it
 	 * again.
@@ -65,7 +65,7 @@ static void sp_free(struct sp_mm *slot, enum sp_fate fate)
 	mmdrop(mm);
 }
 
-struct sp_mm *sp_cursor_mm(void)
+struct sp_space *sp_cursor_space(void)
 {
 	return READ_ONCE(sp_cursor);
 }
@@ -75,14 +75,14 @@ struct sp_mm *sp_cursor_mm(void)
  * and deal with @done, in one step: once the cursor has left it, a kept one may
  * be freed by its exit. Returns NULL at the end.
  */
-struct sp_mm *sp_cursor_advance(struct sp_mm *done, enum sp_fate fate)
+struct sp_space *sp_cursor_advance(struct sp_space *done, enum sp_fate fate)
 {
 	struct list_head *next;
 
 	spin_lock(&sp_registry_lock);
-	next = done ? done->list.next : sp_mm_list.next;
-	sp_cursor = next == &sp_mm_list ? NULL :
-		    list_entry(next, struct sp_mm, list);
+	next = done ? done->list.next : sp_space_list.next;
+	sp_cursor = next == &sp_space_list ? NULL :
+		    list_entry(next, struct sp_space, list);
 	if (done && fate != SP_KEEP) {
 		hash_del(&done->hash);
 		list_del(&done->list);
@@ -101,9 +101,9 @@ void sp_cursor_home(void)
 }
 
 /*
- * New address spaces go behind the cursor, to settle before they are scanned;
- * while everything is being unmerged they go ahead of it, or pages inherited
- * over fork would be missed.
+ * A new address space is scanned last, when it has taken shape. Only while all
+ * is being unmerged must the walk under way come to it: it may have inherited
+ * merged pages.
  */
 void sp_registry_insert_ahead(bool ahead)
 {
@@ -115,26 +115,26 @@ void sp_registry_insert_ahead(bool ahead)
 /* Register @mm; a second registration changes nothing. -ENOMEM. */
 int sp_enter(struct mm_struct *mm)
 {
-	struct sp_mm *slot = kmem_cache_zalloc(sp_mm_cache, GFP_KERNEL);
+	struct sp_space *space = kmem_cache_zalloc(sp_space_cache, GFP_KERNEL);
 	bool was_empty;
 
-	if (!slot)
+	if (!space)
 		return -ENOMEM;
-	slot->mm = mm;
-	xa_init(&slot->blocks);
+	space->mm = mm;
+	xa_init(&space->blocks);
 
 	spin_lock(&sp_registry_lock);
 	if (sp_find(mm)) {
 		spin_unlock(&sp_registry_lock);
-		kmem_cache_free(sp_mm_cache, slot);
+		kmem_cache_free(sp_space_cache, space);
 		return 0;
 	}
-	was_empty = list_empty(&sp_mm_list);
-	hash_add(sp_mm_hash, &slot->hash, (unsigned long)mm);
+	was_empty = list_empty(&sp_space_list);
+	hash_add(sp_space_hash, &space->hash, (unsigned long)mm);
 	if (sp_cursor && !sp_insert_ahead)
-		list_add_tail(&slot->list, &sp_cursor->list);
+		list_add_tail(&space->list, &sp_cursor->list);
 	else
-		list_add_tail(&slot->list, &sp_mm_list);
+		list_add_tail(&space->list, &sp_space_list);
 	mmgrab(mm);
 	set_bit(MMF_VM_MERGEABLE, &mm->flags);
 	spin_unlock(&sp_registry_lock);
@@ -144,40 +144,44 @@ int sp_enter(struct mm_struct *mm)
 	return 0;
 }
 
-/* The process of @mm is gone. False when it was not registered here. */
+/*
+ * @mm is given up: its process is gone, or exec failed to set it up. In the
+ * latter case it has a user still and the caller holds mmap_lock: the walker
+ * finds it empty and drops it. False when it was not registered here.
+ */
 bool sp_exit(struct mm_struct *mm)
 {
-	struct sp_mm *slot;
+	struct sp_space *space;
 	bool unused = false;
 
 	spin_lock(&sp_registry_lock);
-	slot = sp_find(mm);
-	if (slot && slot != sp_cursor && xa_empty(&slot->blocks)) {
-		hash_del(&slot->hash);
-		list_del(&slot->list);
+	space = sp_find(mm);
+	if (space && space != sp_cursor && xa_empty(&space->blocks)) {
+		hash_del(&space->hash);
+		list_del(&space->list);
 		unused = true;
-	} else if (slot && slot != sp_cursor && sp_cursor) {
+	} else if (space && space != sp_cursor && sp_cursor) {
 		/* Let the walker come to it soon. */
-		list_move(&slot->list, &sp_cursor->list);
+		list_move(&space->list, &sp_cursor->list);
 	}
 	spin_unlock(&sp_registry_lock);
 
 	if (unused) {
-		sp_free(slot, SP_DROP_EXITED);
-	} else if (slot) {
+		sp_free(space, SP_DROP_EXITED);
+	} else if (space && sp_mm_exiting(mm)) {
 		mmap_write_lock(mm);
 		mmap_write_unlock(mm);
 	}
-	return slot;
+	return space;
 }
 
 int sp_registry_init(void)
 {
-	sp_mm_cache = KMEM_CACHE(sp_mm, 0);
-	return sp_mm_cache ? 0 : -ENOMEM;
+	sp_space_cache = KMEM_CACHE(sp_space, 0);
+	return sp_space_cache ? 0 : -ENOMEM;
 }
 
 void sp_registry_destroy(void)
 {
-	kmem_cache_destroy(sp_mm_cache);
+	kmem_cache_destroy(sp_space_cache);
 }

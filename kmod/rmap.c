@@ -127,7 +127,7 @@ void sp_hook_migrate(struct folio *newfolio, struct folio *folio)
 	WRITE_ONCE(stable->pfn, folio_pfn(newfolio));
 	/* A reader that sees the old folio let go must see the new pfn. */
 	smp_wmb();
-	folio->mapping = sp_folio_ksm_mapping(NULL);
+	WRITE_ONCE(folio->mapping, sp_folio_ksm_mapping(NULL));
 }
 
 /* May @folio, come back from swap, be mapped at @addr without its own rmap? */

@@ -11,7 +11,7 @@
  *   mmap_lock         of one mm at a time
  *   folio lock        of a stable node's folio: its list of sharers, its pfn
  *   page-table lock
- * sp_registry_lock (a spinlock) covers the list of registered mms alone.
+ * sp_registry_lock (a spinlock) covers the list of registered mms and the cursor.
  */
 #ifndef SAMEPAGE_H
 #define SAMEPAGE_H
@@ -39,7 +39,7 @@ struct sp_key {
 };
 
 /* One registered address space. */
-struct sp_mm {
+struct sp_space {
 	struct hlist_node hash;		/* sp_registry_lock */
 	struct list_head list;		/* sp_registry_lock */
 	struct mm_struct *mm;		/* pinned by mmgrab */
@@ -48,7 +48,7 @@ struct sp_mm {
 };
 
 struct sp_block {
-	struct sp_mm *owner;
+	struct sp_space *owner;
 	unsigned long base;
 	unsigned int tracked;		/* slots in use */
 	unsigned long slot[SP_BLOCK_PAGES];
@@ -102,7 +102,7 @@ struct sp_tunables {
 	bool smart_scan;
 };
 
-/* Counts kept under sp_scan_mutex; readers look without it. */
+/* Counts kept under sp_scan_mutex, but for the atomic ones; readers look without it. */
 struct sp_stats {
 	unsigned long pages_scanned;
 	unsigned long pages_shared;
@@ -118,7 +118,7 @@ struct sp_stats {
 	unsigned long stables;
 	unsigned long merges;
 	unsigned long merges_failed;
-	unsigned long cow_breaks;
+	atomic_long_t unmerged;		/* by faults of any process */
 	unsigned long stale_candidates;
 };
 
@@ -128,8 +128,8 @@ extern struct sp_stats sp_stats;
 
 /* registry.c */
 enum sp_fate { SP_KEEP, SP_DROP_IDLE, SP_DROP_EXITED };
-struct sp_mm *sp_cursor_mm(void);
-struct sp_mm *sp_cursor_advance(struct sp_mm *done, enum sp_fate fate);
+struct sp_space *sp_cursor_space(void);
+struct sp_space *sp_cursor_advance(struct sp_space *done, enum sp_fate fate);
 void sp_cursor_home(void);
 bool sp_registry_empty(void);
 bool sp_registered(struct mm_struct *mm);
@@ -144,9 +144,15 @@ static inline bool sp_mm_exiting(struct mm_struct *mm)
 	return atomic_read(&mm->mm_users) == 0;
 }
 
+/* Registered, and with anonymous pages of its own. */
+static inline bool sp_vma_merges(struct vm_area_struct *vma)
+{
+	return (vma->vm_flags & VM_MERGEABLE) && vma->anon_vma;
+}
+
 /* records.c */
-struct sp_block *sp_block_find(struct sp_mm *mm, unsigned long addr);
-struct sp_block *sp_block_get(struct sp_mm *mm, unsigned long addr);
+struct sp_block *sp_block_find(struct sp_space *space, unsigned long addr);
+struct sp_block *sp_block_get(struct sp_space *space, unsigned long addr);
 struct sp_item *sp_slot_item(struct sp_block *block, unsigned int index);
 bool sp_slot_unchanged(struct sp_block *block, unsigned int index, u64 signature);
 void sp_slot_watch(struct sp_block *block, unsigned int index, u64 signature);
@@ -154,7 +160,7 @@ bool sp_slot_skip(struct sp_block *block, unsigned int index);
 struct sp_item *sp_slot_promote(struct sp_block *block, unsigned int index);
 void sp_slot_drop_item(struct sp_block *block, unsigned int index);
 void sp_slot_clear(struct sp_block *block, unsigned int index);
-void sp_forget_range(struct sp_mm *mm, unsigned long start, unsigned long end);
+void sp_forget_range(struct sp_space *space, unsigned long start, unsigned long end);
 int sp_records_init(void);
 void sp_records_destroy(void);
 
@@ -194,6 +200,7 @@ struct sp_stable *sp_stable_alloc(const struct sp_key *key);
 void sp_stable_free_unused(struct sp_stable *stable);
 void sp_stable_insert(struct sp_stable *stable);
 struct sp_stable *sp_stable_find(const struct sp_key *key);
+struct sp_stable *sp_stable_next(struct sp_stable *stable, const struct sp_key *key);
 struct folio *sp_stable_folio_lock(struct sp_stable *stable);
 void sp_stable_attach(struct sp_stable *stable, struct sp_item *item,
 		      struct anon_vma *anon_vma);
@@ -226,12 +233,10 @@ void sp_unmerge_ignore_signals(bool ignore);
 
 /* scan.c */
 enum sp_run { SP_RUN_STOP, SP_RUN_MERGE, SP_RUN_UNMERGE };
-#define SP_RUN_OFFLINE_BIT 2	/* as in-tree: memory is going offline */
 extern unsigned long sp_run;
 void sp_scan_wake(void);
 void sp_scan_retime(void);
 void sp_cursor_reset(void);
-void sp_wait_while_offlining(void);
 void sp_scan_enable(bool enable);
 int sp_scan_start(void);
 void sp_scan_stop(void);
@@ -258,6 +263,7 @@ void sp_hook_collect_procs(struct folio *folio, struct page *page,
 			   struct list_head *to_kill, int force_early);
 
 /* hotplug.c */
+void sp_wait_while_offlining(void);
 int sp_hotplug_init(void);
 void sp_hotplug_exit(void);
 
@@ -269,12 +275,22 @@ void sp_sysfs_exit(void);
 
 /* advisor.c */
 extern const struct attribute_group sp_advisor_group;
+struct sp_advisor_limits {
+	unsigned long max_cpu;		/* percent of a CPU */
+	unsigned long min_pages;	/* pages_to_scan to begin with */
+	unsigned long max_pages;
+	unsigned long target_seconds;	/* for a pass */
+};
+
+extern struct sp_advisor_limits sp_advisor_limits;
 bool sp_advisor_on(void);
+void sp_advisor_set(bool on);
 void sp_advisor_pass_begins(void);
 void sp_advisor_pass_ends(void);
 
 /* intree.c */
 int sp_intree_quiet(void);
+void sp_intree_inherit(void);
 void sp_intree_resume(void);
 
 /* takeover.c */

@@ -27,7 +27,7 @@ static DECLARE_WAIT_QUEUE_HEAD(sp_scan_nap);
 static struct task_struct *sp_scanner;
 static unsigned long sp_cursor_address;
 static bool sp_enabled;			/* all tasks run our functions */
-static unsigned int sp_adoptions = 2;	/* passes that look for latecomers */
+static unsigned int sp_adoptions;	/* passes that look for latecomers yet */
 
 static struct sp_batch sp_batch;	/* sp_scan_mutex; too large for the stack */
 
@@ -47,23 +47,23 @@ static bool sp_has_mergeable(struct mm_struct *mm)
  * Collect the next batch of the address space at the cursor. False at its end;
  * the cursor stands at the next address space then.
  */
-static bool sp_collect(struct sp_batch *batch, struct sp_mm *slot,
+static bool sp_collect(struct sp_batch *batch, struct sp_space *space,
 		       unsigned int budget)
 {
-	struct mm_struct *mm = slot->mm;
+	struct mm_struct *mm = space->mm;
 	enum sp_fate fate = SP_KEEP;
 	struct vm_area_struct *vma;
 	struct vma_iterator vmi;
 
 	vma_iter_init(&vmi, mm, sp_cursor_address);
-	*batch = (struct sp_batch) { .slot = slot, .budget = budget };
+	*batch = (struct sp_batch) { .space = space, .budget = budget };
 	mmap_read_lock(mm);
 	if (sp_mm_exiting(mm))
 		goto end_of_mm;
 	for_each_vma(vmi, vma) {
 		unsigned long start = max(sp_cursor_address, vma->vm_start);
 
-		if (!(vma->vm_flags & VM_MERGEABLE) || !vma->anon_vma)
+		if (!sp_vma_merges(vma))
 			continue;
 		if (sp_collect_vma(batch, vma, start)) {
 			mmap_read_unlock(mm);
@@ -77,19 +77,19 @@ end_of_mm:
 		fate = SP_DROP_EXITED;
 		sp_cursor_address = 0;
 	} else if (!sp_has_mergeable(mm)) {
-		/* mmap_lock keeps MADV_MERGEABLE out until this is done. */
+		/* Whoever registers it again waits for mmap_lock. */
 		fate = SP_DROP_IDLE;
 		sp_cursor_address = 0;
 	}
-	sp_forget_range(slot, sp_cursor_address, ULONG_MAX);
+	sp_forget_range(space, sp_cursor_address, ULONG_MAX);
 	sp_cursor_address = 0;
 	if (fate == SP_KEEP) {
 		/* Once the cursor has left, the mm may be freed by its exit. */
 		mmap_read_unlock(mm);
-		sp_cursor_advance(slot, fate);
+		sp_cursor_advance(space, fate);
 	} else {
 		mmgrab(mm);
-		sp_cursor_advance(slot, fate);
+		sp_cursor_advance(space, fate);
 		mmap_read_unlock(mm);
 		mmdrop(mm);
 	}
@@ -99,10 +99,11 @@ end_of_mm:
 /* Forget the pages that were passed by: they are gone. */
 static void sp_forget_absent(struct sp_batch *batch)
 {
-	struct sp_block *block = sp_block_find(batch->slot, batch->base);
+	struct sp_block *block;
 	unsigned long addr;
 
-	sp_forget_range(batch->slot, sp_cursor_address, batch->start);
+	sp_forget_range(batch->space, sp_cursor_address, batch->start);
+	block = sp_block_find(batch->space, batch->base);
 	if (!block)
 		return;
 	for (addr = batch->start; addr < batch->end; addr += PAGE_SIZE)
@@ -118,7 +119,7 @@ static void sp_process(struct sp_batch *batch)
 	sp_take_signatures(batch);
 	sp_forget_absent(batch);
 	sp_cursor_address = batch->end;
-	block = sp_block_get(batch->slot, batch->base);
+	block = sp_block_get(batch->space, batch->base);
 	for (i = 0; i < batch->count; i++) {
 		struct sp_found *found = &batch->found[i];
 
@@ -130,12 +131,19 @@ static void sp_process(struct sp_batch *batch)
 }
 
 /* A new pass begins. */
-static struct sp_mm *sp_begin_pass(void)
+static struct sp_space *sp_begin_pass(void)
 {
+	static unsigned long pruned;
+	unsigned long interval;
+
 	sp_advisor_pass_begins();
-	/* Pages on per-CPU lists have a reference too many to be merged. */
+	/* A page on a per-CPU list is held by it, and would not be merged. */
 	lru_add_drain_all();
-	sp_stable_prune();
+	interval = msecs_to_jiffies(READ_ONCE(sp_tunables.chains_prune_millisecs));
+	if (time_after_eq(jiffies, pruned + interval)) {
+		pruned = jiffies;
+		sp_stable_prune();
+	}
 	if (sp_adoptions) {
 		sp_adoptions--;
 		sp_adopt_all();
@@ -152,32 +160,23 @@ void sp_cursor_reset(void)
 
 static void sp_scan(unsigned int budget)
 {
-	struct sp_mm *slot = sp_cursor_mm();
+	struct sp_space *space = sp_cursor_space();
 
-	if (!slot)
-		slot = sp_begin_pass();
-	if (!slot)
+	if (!space)
+		space = sp_begin_pass();
+	if (!space)
 		return;
-	while (slot && budget && !freezing(current)) {
-		if (sp_collect(&sp_batch, slot, budget)) {
+	while (space && budget && !freezing(current)) {
+		if (sp_collect(&sp_batch, space, budget)) {
 			budget = sp_batch.budget;
 			sp_process(&sp_batch);
 		}
 		cond_resched();
-		slot = sp_cursor_mm();
+		space = sp_cursor_space();
 	}
-	if (!slot) {
+	if (!space) {
 		sp_advisor_pass_ends();
 		sp_stats.full_scans++;
-	}
-}
-
-void sp_wait_while_offlining(void)
-{
-	while (test_bit(SP_RUN_OFFLINE_BIT, &sp_run)) {
-		mutex_unlock(&sp_scan_mutex);
-		wait_on_bit(&sp_run, SP_RUN_OFFLINE_BIT, TASK_UNINTERRUPTIBLE);
-		mutex_lock(&sp_scan_mutex);
 	}
 }
 
@@ -203,26 +202,29 @@ static bool sp_retimed(unsigned int nap)
 	return nap != READ_ONCE(sp_tunables.sleep_millisecs) || kthread_should_stop();
 }
 
+/* Wait until it is time for the next round, or there is something to scan. */
+static void sp_rest(void)
+{
+	unsigned int nap = READ_ONCE(sp_tunables.sleep_millisecs);
+
+	if (sp_should_scan())
+		wait_event_freezable_timeout(sp_scan_nap, sp_retimed(nap),
+					     msecs_to_jiffies(nap));
+	else
+		wait_event_freezable(sp_scan_work,
+				     sp_should_scan() || kthread_should_stop());
+}
+
 static int sp_scan_thread(void *unused)
 {
 	set_freezable();
-	set_user_nice(current, 5);
-	while (!kthread_should_stop()) {
+	set_user_nice(current, 5);	/* as in-tree's ksmd */
+	for (; !kthread_should_stop(); sp_rest()) {
 		mutex_lock(&sp_scan_mutex);
 		sp_wait_while_offlining();
 		if (sp_should_scan())
 			sp_scan(READ_ONCE(sp_tunables.pages_to_scan));
 		mutex_unlock(&sp_scan_mutex);
-
-		if (sp_should_scan()) {
-			unsigned int nap = READ_ONCE(sp_tunables.sleep_millisecs);
-
-			wait_event_freezable_timeout(sp_scan_nap, sp_retimed(nap),
-						     msecs_to_jiffies(nap));
-		} else {
-			wait_event_freezable(sp_scan_work,
-					     sp_should_scan() || kthread_should_stop());
-		}
 	}
 	return 0;
 }
@@ -232,6 +234,7 @@ void sp_scan_enable(bool enable)
 {
 	mutex_lock(&sp_scan_mutex);
 	WRITE_ONCE(sp_enabled, enable);
+	sp_adoptions = 2;
 	mutex_unlock(&sp_scan_mutex);
 	if (enable)
 		sp_scan_wake();

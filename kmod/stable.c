@@ -167,7 +167,7 @@ struct folio *sp_stable_folio_lock(struct sp_stable *stable)
 
 	while ((folio = sp_stable_folio_get(stable))) {
 		folio_lock(folio);
-		if (folio->mapping == sp_folio_ksm_mapping(stable))
+		if (READ_ONCE(folio->mapping) == sp_folio_ksm_mapping(stable))
 			return folio;
 		/* Migrated or freed before we had the lock. */
 		folio_unlock(folio);
@@ -177,18 +177,34 @@ struct folio *sp_stable_folio_lock(struct sp_stable *stable)
 	return NULL;
 }
 
-/* Has the node room for one more sharer? */
-static bool sp_stable_has_room(const struct sp_stable *stable)
+/* May one more page share the node: room left, folio on the node of its key? */
+static bool sp_stable_open(const struct sp_stable *stable)
 {
 	return stable->nr_sharers &&
-	       stable->nr_sharers < sp_tunables.max_page_sharing;
+	       stable->nr_sharers < READ_ONCE(sp_tunables.max_page_sharing) &&
+	       sp_page_nid(READ_ONCE(stable->pfn)) == stable->key.nid;
 }
 
-/* A node of this content with room, NULL if there is none. */
+/* The first of @stable and its later dups that is open, NULL if none is. */
+static struct sp_stable *sp_stable_open_from(struct sp_stable *stable,
+					     const struct sp_key *key)
+{
+	while (stable && !sp_stable_open(stable))
+		stable = sp_same_key(rb_next(&stable->node), key);
+	return stable;
+}
+
+/* The open node of this key after @stable, NULL if there is none. */
+struct sp_stable *sp_stable_next(struct sp_stable *stable, const struct sp_key *key)
+{
+	return sp_stable_open_from(sp_same_key(rb_next(&stable->node), key), key);
+}
+
+/* The first open node of this key, NULL if there is none. */
 struct sp_stable *sp_stable_find(const struct sp_key *key)
 {
 	struct rb_node *node = sp_stable_tree.rb_node;
-	struct sp_stable *stable, *first = NULL;
+	struct sp_stable *first = NULL;
 
 	while (node) {
 		int order = sp_key_order(key, &node_stable(node)->key);
@@ -197,11 +213,7 @@ struct sp_stable *sp_stable_find(const struct sp_key *key)
 			first = node_stable(node);
 		node = order <= 0 ? node->rb_left : node->rb_right;
 	}
-	for (stable = first; stable;
-	     stable = sp_same_key(rb_next(&stable->node), key))
-		if (sp_stable_has_room(stable))
-			return stable;
-	return NULL;
+	return sp_stable_open_from(first, key);
 }
 
 /*
@@ -275,7 +287,7 @@ static bool sp_stable_release(struct sp_stable *stable)
 	mapped = folio_mapped(folio);
 	if (!mapped) {
 		/* It may be in the swap cache: swapping it in makes a copy. */
-		folio->mapping = sp_folio_ksm_mapping(NULL);
+		WRITE_ONCE(folio->mapping, sp_folio_ksm_mapping(NULL));
 		sp_stable_remove(stable);
 	}
 	folio_unlock(folio);

@@ -13,9 +13,14 @@ long sp_metadata_bytes(void)
 	       sp_stats.stables * sizeof(struct sp_stable);
 }
 
+static long sp_unmerged(void)
+{
+	return atomic_long_read(&sp_stats.unmerged);
+}
+
 SP_COUNT(merges, 0400, &sp_stats.merges);
 SP_COUNT(merges_failed, 0400, &sp_stats.merges_failed);
-SP_COUNT(cow_breaks, 0400, &sp_stats.cow_breaks);
+SP_COMPUTED(unmerged, 0400, sp_unmerged);
 SP_COUNT(stale_candidates, 0400, &sp_stats.stale_candidates);
 SP_COUNT(pages_tracked, 0400, &sp_stats.pages_tracked);
 SP_COMPUTED(metadata_bytes, 0400, sp_metadata_bytes);
@@ -23,7 +28,7 @@ SP_COMPUTED(metadata_bytes, 0400, sp_metadata_bytes);
 static struct attribute *sp_attrs[] = {
 	&sp_attr_merges.attr.attr,
 	&sp_attr_merges_failed.attr.attr,
-	&sp_attr_cow_breaks.attr.attr,
+	&sp_attr_unmerged.attr.attr,
 	&sp_attr_stale_candidates.attr.attr,
 	&sp_attr_pages_tracked.attr.attr,
 	&sp_attr_metadata_bytes.attr.attr,

@@ -24,6 +24,7 @@
 #include "samepage.h"
 
 bool sp_passthrough;
+static unsigned long sp_run_to_resume;	/* where an unload is called off */
 
 /* Call @visit once or more for every address space of a user process. */
 static void sp_visit_mms(void (*visit)(struct mm_struct *mm))
@@ -52,7 +53,8 @@ static void sp_visit_mms(void (*visit)(struct mm_struct *mm))
 		put_task_struct(task);
 		if (mm) {
 			visit(mm);
-			mmput(mm);
+			/* Tearing down what died meanwhile is not for us to wait for. */
+			mmput_async(mm);
 		}
 		cond_resched();
 	}
@@ -83,13 +85,39 @@ void sp_adopt_all(void)
 	sp_visit_mms(sp_adopt);
 }
 
-static int sp_pre_patch(struct klp_object *object)
+static void sp_restore_files(void)
 {
-	return 0;	/* so that sp_post_unpatch() is called */
+	if (sysfs_create_group(sp_kernel.mm_kobj, sp_kernel.ksm_attr_group))
+		pr_err("cannot restore /sys/kernel/mm/ksm\n");
 }
 
+/* The in-tree files first: nobody may start in-tree KSM any more. */
+static int sp_pre_patch(struct klp_object *object)
+{
+	int err;
+
+	sysfs_remove_group(sp_kernel.mm_kobj, sp_kernel.ksm_attr_group);
+	err = sp_intree_quiet();
+	if (err)
+		goto files;
+	sp_intree_inherit();
+	err = sp_sysfs_init();
+	if (!err)
+		return 0;
+	sp_intree_resume();
+files:
+	sp_restore_files();
+	return err;
+}
+
+/* Also comes when an unload is called off midway. */
 static void sp_post_patch(struct klp_object *object)
 {
+	if (sp_passthrough) {
+		WRITE_ONCE(sp_passthrough, false);
+		sp_registry_insert_ahead(false);
+		WRITE_ONCE(sp_run, sp_run_to_resume);
+	}
 	sp_adopt_all();
 	sp_scan_enable(true);
 	pr_info("took over from in-tree KSM\n");
@@ -128,40 +156,41 @@ static void sp_unmerge_everything(void)
 	mutex_unlock(&sp_scan_mutex);
 }
 
-/* Register @slot's address space with in-tree KSM, as it was before. */
-static void sp_return(struct sp_mm *slot)
+/* Register @space's address space with in-tree KSM, as it was before. */
+static void sp_return(struct sp_space *space)
 {
-	struct mm_struct *mm = slot->mm;
+	struct mm_struct *mm = space->mm;
 	bool any;
 
 	if (!mmget_not_zero(mm)) {
-		sp_cursor_advance(slot, SP_DROP_EXITED);
+		sp_cursor_advance(space, SP_DROP_EXITED);
 		return;
 	}
 	mmap_write_lock(mm);
 	any = test_bit(MMF_VM_MERGE_ANY, &mm->flags);
-	sp_cursor_advance(slot, SP_DROP_IDLE);
+	sp_cursor_advance(space, SP_DROP_IDLE);
 	while (sp_original_enter(mm))
 		msleep(20);	/* out of memory */
 	if (any)
 		set_bit(MMF_VM_MERGE_ANY, &mm->flags);
 	mmap_write_unlock(mm);
-	mmput(mm);
+	mmput_async(mm);
 }
 
 static void sp_return_all(void)
 {
-	struct sp_mm *slot;
+	struct sp_space *space;
 
 	WRITE_ONCE(sp_passthrough, true);
 	mutex_lock(&sp_scan_mutex);
-	while ((slot = sp_cursor_advance(NULL, SP_KEEP)))
-		sp_return(slot);
+	while ((space = sp_cursor_advance(NULL, SP_KEEP)))
+		sp_return(space);
 	mutex_unlock(&sp_scan_mutex);
 }
 
 static void sp_pre_unpatch(struct klp_object *object)
 {
+	sp_run_to_resume = READ_ONCE(sp_run);
 	sp_scan_enable(false);
 	sp_unmerge_everything();
 	sp_return_all();
@@ -172,8 +201,7 @@ static void sp_post_unpatch(struct klp_object *object)
 	/* A transition that was called off midway comes straight here. */
 	sp_return_all();
 	sp_sysfs_exit();
-	if (sysfs_create_group(sp_kernel.mm_kobj, sp_kernel.ksm_attr_group))
-		pr_err("cannot restore /sys/kernel/mm/ksm\n");
+	sp_restore_files();
 	sp_intree_resume();
 	pr_info("handed back to in-tree KSM\n");
 }
@@ -213,28 +241,15 @@ static struct klp_patch sp_patch = {
 };
 
 /*
- * Silence in-tree KSM, put our files in place of its own, patch. 0, or an errno
- * with everything as it was. Scanning starts once all tasks are patched.
+ * Patch; 0, or an errno with everything as it was. Scanning starts once all
+ * tasks are patched, which may be after the return.
  */
 int sp_takeover(void)
 {
-	int err = sp_intree_quiet();
+	int err = klp_enable_patch(&sp_patch);
 
 	if (err)
-		return err;
-	sysfs_remove_group(sp_kernel.mm_kobj, sp_kernel.ksm_attr_group);
-	err = sp_sysfs_init();
-	if (err)
-		goto restore;
-	err = klp_enable_patch(&sp_patch);
-	if (!err)
-		return 0;
-	pr_err("cannot livepatch mm/ksm.c (%d): is kernel.ftrace_enabled off, or another livepatch in transition?\n",
-	       err);
-	sp_sysfs_exit();
-restore:
-	if (sysfs_create_group(sp_kernel.mm_kobj, sp_kernel.ksm_attr_group))
-		pr_err("cannot restore /sys/kernel/mm/ksm\n");
-	sp_intree_resume();
+		pr_err("cannot livepatch mm/ksm.c (%d): is kernel.ftrace_enabled off, or another livepatch in transition?\n",
+		       err);
 	return err;
 }

@@ -76,6 +76,8 @@ static const struct mm_walk_ops sp_find_merged_ops = {
 int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
 		     unsigned long end, bool vma_write_lock)
 {
+	unsigned long last = end;
+
 	if (vma_write_lock)
 		vma_start_write(vma);
 	while (start < end &&
@@ -93,8 +95,9 @@ int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
 		/* SIGBUS, SIGSEGV: the page has gone by other means. */
 		if (fault & (VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV))
 			start += PAGE_SIZE;
-		else
-			sp_stats.cow_breaks++;
+		else if (start != last)	/* not a fault that backed out before */
+			atomic_long_inc(&sp_stats.unmerged);
+		last = start;
 	}
 	return 0;
 }
@@ -121,7 +124,7 @@ int sp_unmerge_mm(struct mm_struct *mm)
 	if (sp_mm_exiting(mm))
 		return 0;
 	for_each_vma(vmi, vma) {
-		if (!(vma->vm_flags & VM_MERGEABLE) || !vma->anon_vma)
+		if (!sp_vma_merges(vma))
 			continue;
 		err = sp_unmerge_range(vma, vma->vm_start, vma->vm_end, false);
 		if (err)
@@ -136,11 +139,11 @@ int sp_unmerge_mm(struct mm_struct *mm)
  */
 int sp_unmerge_registered(void)
 {
-	struct sp_mm *slot = sp_cursor_advance(NULL, SP_KEEP);
+	struct sp_space *space = sp_cursor_advance(NULL, SP_KEEP);
 	int err = 0;
 
-	while (slot) {
-		struct mm_struct *mm = slot->mm;
+	while (space) {
+		struct mm_struct *mm = space->mm;
 		enum sp_fate fate = SP_KEEP;
 
 		mmap_read_lock(mm);
@@ -149,11 +152,11 @@ int sp_unmerge_registered(void)
 			mmap_read_unlock(mm);
 			break;
 		}
-		sp_forget_range(slot, 0, ULONG_MAX);
+		sp_forget_range(space, 0, ULONG_MAX);
 		if (sp_mm_exiting(mm))
 			fate = SP_DROP_EXITED;
 		mmap_read_unlock(mm);
-		slot = sp_cursor_advance(slot, fate);
+		space = sp_cursor_advance(space, fate);
 		cond_resched();
 	}
 	sp_cursor_reset();

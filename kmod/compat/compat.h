@@ -62,6 +62,25 @@ pte_t *sp_pte_lock(struct mm_struct *mm, unsigned long addr, spinlock_t **ptl);
 pmd_t *sp_pmd_lock_huge(struct mm_struct *mm, unsigned long addr,
 			spinlock_t **ptl, pmd_t *entry);
 
+/*
+ * As mmu_notifier_invalidate_range_start()/_end(), whose inline forms refer to
+ * an unexported lockdep map on debug kernels.
+ */
+static inline void sp_notifiers_start(struct mmu_notifier_range *range)
+{
+	might_sleep();
+	if (mm_has_notifiers(range->mm)) {
+		range->flags |= MMU_NOTIFIER_RANGE_BLOCKABLE;
+		__mmu_notifier_invalidate_range_start(range);
+	}
+}
+
+static inline void sp_notifiers_end(struct mmu_notifier_range *range)
+{
+	if (mm_has_notifiers(range->mm))
+		__mmu_notifier_invalidate_range_end(range);
+}
+
 /* A folio's link to its stable node, kept in its mapping field. */
 static inline void *sp_folio_ksm_mapping(const void *stable)
 {

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""A guest with the module loaded, once a file of tests; settings fresh for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from harness.config import Config
+from harness.guest.guest import Guest
+from harness.ksm.memwork import MemWork
+from harness.module.build import BuiltModule, build_module
+from tests.guest.ksm.control import Merger
+
+
+@pytest.fixture(scope="session")
+def module(config: Config) -> BuiltModule:
+    """The module, built for the kernel that is tested."""
+    return build_module(config, config.root / "kmod", config.kernel)
+
+
+@pytest.fixture
+def merger(guest: Guest, module: BuiltModule) -> Iterator[Merger]:
+    """The module in force, nothing merged; loaded where the guest has not got it yet."""
+    if guest.read_files(["/sys/module/samepage/version"])["/sys/module/samepage/version"] is None:
+        guest.insmod(module.ko)
+    merger = Merger(guest)
+    merger.reset()
+    yield merger
+    if guest.healthy:
+        merger.reset()
+
+
+@pytest.fixture
+def work(guest: Guest) -> Iterator[MemWork]:
+    """Processes whose every page is known."""
+    with MemWork(guest) as work:
+        yield work

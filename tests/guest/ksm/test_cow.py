@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""Writing to merged pages: each writer gets its own copy, nobody else sees it."""
+
+from __future__ import annotations
+
+from harness.ksm.content import Kind
+from harness.ksm.memwork import MemWork
+from tests.guest.ksm.control import RUN, Merger
+
+PAGES = 300
+KEY = 5 << 40
+
+
+def merged(merger: Merger, work: MemWork, processes: int = 4) -> None:
+    for _ in range(processes):
+        area = work.process().map(pages=PAGES)
+        area.fill(Kind.FILLED, KEY, step=1, pages=range(PAGES - 50))
+        area.fill(Kind.ZERO, pages=range(PAGES - 50, PAGES))
+    merger.merge(work)
+    assert merger.counts() == merger.expected(work)
+
+
+def test_single_writer(merger: Merger, work: MemWork) -> None:
+    merger["use_zero_pages"] = 1
+    merged(merger, work)
+    area = work.areas[1]
+    area.poke_each([(page, 8 * (page % 512), page + 1) for page in range(PAGES)])
+    assert not area.merged_pages().any()
+    assert all(other.merged_pages().all() for other in work.areas if other is not area)
+    work.check()
+    merger.passes(1)
+    assert merger["ksm_zero_pages"] == 3 * 50
+
+
+def test_all_writers(merger: Merger, work: MemWork) -> None:
+    merged(merger, work)
+    for number, area in enumerate(work.areas):
+        area.poke_each([(page, 4088, number) for page in range(0, PAGES, 2)])
+    work.check()
+    merger.merge(work)
+    assert merger.counts() == merger.expected(work)
+    work.check()
+
+
+def test_same_write_everywhere_merges_again(merger: Merger, work: MemWork) -> None:
+    merged(merger, work)
+    for area in work.areas:
+        area.poke_each([(page, 0, 77) for page in range(100)])
+    merger.merge(work)
+    assert merger.counts() == merger.expected(work)
+    work.check()
+
+
+def test_writes_while_merging_goes_on(merger: Merger, work: MemWork) -> None:
+    areas = [work.process().map(pages=PAGES) for _ in range(4)]
+    for area in areas:
+        area.fill(Kind.FILLED, KEY, step=1)
+    merger["run"] = RUN
+    for turn in range(40):
+        for number, area in enumerate(areas):
+            area.poke_each([(page, 8 * turn, number) for page in range(turn, PAGES, 7)])
+        if turn % 10 == 9:
+            work.check()
+    merger.merge(work)
+    work.check()
+
+
+def test_fork_shares_and_breaks(merger: Merger, work: MemWork) -> None:
+    merged(merger, work, processes=2)
+    parent = work.processes[0]
+    child = parent.fork()
+    grandchild = child.fork()
+    work.check()
+    child.areas[0].poke_each([(page, 16, 9) for page in range(0, PAGES, 3)])
+    parent.areas[0].poke_each([(page, 24, 8) for page in range(0, PAGES, 5)])
+    work.check()
+    merger.passes()
+    work.check()
+    parent.exit()
+    work.check()
+    grandchild.areas[0].poke_each([(page, 32, 7) for page in range(PAGES)])
+    merger.passes()
+    work.check()
+    assert child.areas[0].merged_pages().any()

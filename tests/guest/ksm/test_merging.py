@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""What merges, to the page: counters equal the model for every class of content, and every byte is right."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.guest.guest import Guest
+from harness.ksm.content import Kind
+from harness.ksm.memwork import MemWork
+from harness.ksm.processes import Advice, Area
+from tests.guest.ksm.control import PASSES_TO_MERGE, RUN, STOP, Merger
+
+PAGES = 700  # in four processes: more than max_page_sharing allows for one page
+KEY = 1 << 40
+
+
+def areas(work: MemWork, processes: int = 4, pages: int = PAGES, *, thp: bool = False) -> list[Area]:
+    return [work.process().map(pages=pages, thp=thp) for _ in range(processes)]
+
+
+def test_same_content_everywhere_fills_chains(merger: Merger, work: MemWork) -> None:
+    for area in areas(work):
+        area.fill(Kind.FILLED, KEY)
+    counters = merger.merge(work)
+    frames = -(-4 * PAGES // 256)
+    assert merger.counts() == (frames, 4 * PAGES - frames, 0) == merger.expected(work)
+    assert counters["stable_node_chains"] == 1
+    assert counters["stable_node_dups"] == frames
+    assert counters["pages_unshared"] == counters["pages_volatile"] == 0
+    work.check()
+
+
+def test_groups(merger: Merger, work: MemWork) -> None:
+    """Each content is there four times, spread over processes."""
+    for area in areas(work):
+        area.fill(Kind.FILLED, KEY, step=1)
+    counters = merger.merge(work)
+    assert merger.counts() == (PAGES, 3 * PAGES, 0) == merger.expected(work)
+    assert counters["stable_node_chains"] == 0
+    work.check()
+
+
+@pytest.mark.parametrize("kind", [Kind.FILLED, Kind.PREFIX])
+def test_unique_content_stays_apart(merger: Merger, work: MemWork, kind: Kind) -> None:
+    for number, area in enumerate(areas(work)):
+        area.fill(kind, KEY + number * PAGES, step=1)
+    counters = merger.merge(work)
+    assert merger.counts() == (0, 0, 0)
+    assert counters["pages_unshared"] == 4 * PAGES
+    assert counters["pages_volatile"] == 0
+    work.check()
+
+
+@pytest.mark.parametrize("use_zero_pages", [0, 1])
+def test_zero_pages(merger: Merger, work: MemWork, use_zero_pages: int) -> None:
+    merger["use_zero_pages"] = use_zero_pages
+    for area in areas(work):
+        area.fill(Kind.ZERO)
+    merger.merge(work)
+    frames = -(-4 * PAGES // 256)
+    goal = (0, 0, 4 * PAGES) if use_zero_pages else (frames, 4 * PAGES - frames, 0)
+    assert merger.counts() == goal == merger.expected(work)
+    work.check()
+
+
+def test_huge_pages_are_split_and_merged(merger: Merger, guest: Guest, work: MemWork) -> None:
+    mapped = areas(work, processes=2, pages=1024, thp=True)
+    for area in mapped:
+        area.fill(Kind.FILLED, KEY, step=1)
+    smaps = guest.read(f"/proc/{mapped[0].process.pid}/smaps_rollup")
+    assert "AnonHugePages:      4096 kB" in smaps
+    merger.merge(work)
+    assert merger.counts() == (1024, 1024, 0) == merger.expected(work)
+    work.check()
+
+
+def test_pages_that_keep_changing_are_left_alone(merger: Merger, work: MemWork) -> None:
+    quiet, busy = work.process().map(pages=128), work.process().map(pages=32)
+    quiet.fill(Kind.FILLED, KEY)
+    busy.fill(Kind.FILLED, KEY)
+    busy.rewrite(KEY + 1000, per_second=2000)
+    merger["sleep_millisecs"] = 50
+    merger["run"] = RUN
+    merger.passes(6)
+    busy.process.stop_rewriting()
+    shared, sharing, _ = merger.counts()
+    assert sharing <= 128, "no rewritten page stays merged"
+    assert shared >= 1
+    assert merger.counters()["pages_volatile"] > 0
+    work.check()
+
+
+def test_memory_is_really_given_back(merger: Merger, guest: Guest, work: MemWork) -> None:
+    for area in areas(work, pages=8192):
+        area.fill(Kind.FILLED, KEY, step=1)
+    before = free_pages(guest)
+    merger.merge(work)
+    assert merger.counts() == (8192, 3 * 8192, 0)
+    saved = free_pages(guest) - before
+    kept = merger.samepage("metadata_bytes") / 4096
+    assert saved > 3 * 8192 - 2 * kept - 512, "512 pages for all else that goes on in the guest"
+
+
+def free_pages(guest: Guest) -> int:
+    """Free pages, those on per-CPU lists included."""
+    guest.write("/proc/sys/vm/compact_memory", "1")
+    free = 0
+    for line in guest.read("/proc/zoneinfo").splitlines():
+        words = line.split()
+        if words[:1] == ["count:"] or words[:2] == ["pages", "free"]:
+            free += int(words[-1])
+    return free
+
+
+def test_only_registered_memory_is_merged(merger: Merger, work: MemWork) -> None:
+    first, second = work.process(), work.process()
+    for process in (first, second):
+        process.map(pages=64, merge=True).fill(Kind.FILLED, KEY, step=1)
+        process.map(pages=64, merge=False).fill(Kind.FILLED, KEY, step=1)
+    merger.merge(work)
+    assert merger.counts() == (64, 64, 0)
+
+
+def test_prctl_registers_all_memory(merger: Merger, work: MemWork) -> None:
+    processes = [work.process() for _ in range(2)]
+    for process in processes:
+        process.merge_any()
+        process.map(pages=64, merge=False).fill(Kind.FILLED, KEY, step=1)
+    merger["run"] = RUN
+    merger.passes()
+    assert all(area.merged_pages().all() for area in work.areas)
+    for process in processes:
+        process.merge_any(False)
+    assert not any(area.merged_pages().any() for area in work.areas)
+    work.check()
+
+
+def test_stopped_scanner_does_nothing(merger: Merger, work: MemWork) -> None:
+    merger["run"] = STOP
+    scanned = merger["pages_scanned"]
+    for area in areas(work, pages=64):
+        area.fill(Kind.FILLED, KEY)
+    assert merger["pages_scanned"] == scanned
+    assert merger.counts() == (0, 0, 0)
+
+
+def test_unmergeable_gives_back_private_pages(merger: Merger, work: MemWork) -> None:
+    mapped = areas(work, pages=256)
+    for area in mapped:
+        area.fill(Kind.FILLED, KEY, step=1)
+    merger.merge(work)
+    mapped[0].advise(Advice.UNMERGEABLE, range(100))
+    assert not mapped[0].merged_pages(range(100)).any()
+    assert mapped[0].merged_pages(range(100, 256)).all()
+    assert all(area.merged_pages().all() for area in mapped[1:])
+    merger.passes(1)
+    assert merger.counts() == (256, 3 * 256 - 100, 0)
+    work.check()
+
+
+def test_run_2_unmerges_everything(merger: Merger, work: MemWork) -> None:
+    merger["use_zero_pages"] = 1
+    for area in areas(work, pages=256):
+        area.fill(Kind.FILLED, KEY, step=1, pages=range(200))
+        area.fill(Kind.ZERO, pages=range(200, 256))
+    merger.merge(work)
+    assert merger.counts() == (200, 600, 4 * 56)
+    merger["run"] = 2
+    assert merger.counts() == (0, 0, 0)
+    assert merger["pages_unshared"] == merger["pages_volatile"] == merger["full_scans"] == 0
+    assert merger.samepage("metadata_bytes") == 0
+    assert not any(area.merged_pages().any() for area in work.areas)
+    work.check()
+    merger["run"] = RUN
+    merger.passes(PASSES_TO_MERGE)
+    assert merger.counts() == (200, 600, 4 * 56)
+
+
+def test_per_process_counters(merger: Merger, guest: Guest, work: MemWork) -> None:
+    merger["use_zero_pages"] = 1
+    mapped = areas(work, processes=2, pages=200)
+    for number, area in enumerate(mapped):
+        area.fill(Kind.FILLED, KEY, step=1, pages=range(100))
+        area.fill(Kind.ZERO, pages=range(100, 150))
+        area.fill(Kind.FILLED, KEY + 1000 * (number + 1), step=1, pages=range(150, 200))
+    merger.merge(work)
+    for area in mapped:
+        stat = dict(line.split() for line in guest.read(f"/proc/{area.process.pid}/ksm_stat").splitlines())
+        assert int(stat["ksm_merging_pages"]) == 100
+        assert int(stat["ksm_zero_pages"]) == 50
+        assert int(stat["ksm_rmap_items"]) == 150
+        assert int(stat["ksm_process_profit"]) > 140 * 4096
+        assert int(guest.read(f"/proc/{area.process.pid}/ksm_merging_pages")) == 100
