@@ -75,7 +75,7 @@ class Channel:
         return identity
 
     def send(self, frame: Frame) -> None:
-        """Send a frame. Never blocks: what the guest does not take yet waits here, bounded by the windows of the ids."""
+        """Send a frame without blocking: what the guest does not take yet waits here, bounded by the ids' windows."""
         data = memoryview(frame.encode())
         with self._lock:
             if self.failure is not None:

@@ -34,7 +34,7 @@ class Console:
         self._path = log
         self._log = log.open("wb", buffering=0)
         self._position = 0
-        self._spawn = fdspawn(sock, timeout=None, logfile=None, use_poll=True)
+        self._spawn: fdspawn[bytes] = fdspawn(sock, timeout=None, logfile=None, use_poll=True)
         self._spawn.logfile_read = self._log
         self._on_lines = on_lines
         self._on_end = on_end
@@ -76,7 +76,7 @@ class Console:
         return theirs
 
     @contextmanager
-    def session(self, timeout: float = 30) -> Iterator[pexpect.spawnbase.SpawnBase]:
+    def session(self, timeout: float = 30) -> Iterator[fdspawn[bytes]]:
         """Yield pexpect's view of the serial line: send to it, expect from it. `timeout` is in seconds."""
         with self.attach() as sock:
             yield fdspawn(sock, timeout=timeout, use_poll=True)

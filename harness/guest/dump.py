@@ -16,35 +16,42 @@ SYSRQ_KEYS = "lwt"
 """Stacks of all CPUs, of blocked tasks, of all tasks."""
 _QUIET_SECONDS = 1.0
 _KEY_SECONDS = 20.0
-_NMI_SECONDS = 5.0
+_NMI_SECONDS = 15.0
 _MONITOR = {"registers.txt": "info registers -a", "cpus.txt": "info cpus", "interrupts.txt": "info lapic"}
 
 
 def write_dump(console: Console, qmp: Qmp, folder: Path) -> list[Path]:
     """Write what can be found out into `folder` and return the files. Never fails because the guest does not answer.
 
-    Takes up to 70 seconds with a guest whose kernel answers and has much to say, 10 with one that is dead.
+    Takes up to a minute when the guest's kernel has much to say. One whose kernel is dead ends by this.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    written = [_write(folder / "status.txt", _attempt(lambda: str(qmp.execute("query-status"))))]
+    status = _attempt(lambda: qmp.execute("query-status"))
+    written = [_write(folder / "status.txt", status)]
     for name, line in _MONITOR.items():
         written.append(_write(folder / name, _attempt(functools.partial(qmp.human, line))))
     start = console.position
-    for key in SYSRQ_KEYS:
-        before = console.position
+    if "'running': True" in status:
         with contextlib.suppress(QmpFailed):
-            qmp.execute("chardev-send-break", id="console")
-            console.send(key.encode())
-            _wait_until_quiet(console, _KEY_SECONDS)
-        if console.position == before:
-            break  # interrupts are off, or the guest is stopped
-    if console.position == start:
-        # With unknown_nmi_panic an NMI makes a CPU that spins with interrupts off say where, and ends the guest.
-        with contextlib.suppress(QmpFailed):
-            qmp.execute("inject-nmi")
-            _wait_until_quiet(console, _NMI_SECONDS)
+            _ask_kernel(console, qmp)
     written.append(_write(folder / "sysrq.txt", console.text_since(start)))
     return written
+
+
+def _ask_kernel(console: Console, qmp: Qmp) -> None:
+    for key in SYSRQ_KEYS:
+        before = console.position
+        qmp.execute("chardev-send-break", id="console")
+        console.send(key.encode())
+        _wait_until_quiet(console, _KEY_SECONDS)
+        if console.position == before:
+            break
+    else:
+        return
+    # Interrupts are off. With unknown_nmi_panic an NMI makes CPU 0 say where it is, and the kernel ends: it first
+    # waits for the other CPUs and prints only then.
+    qmp.execute("inject-nmi")
+    console.ended.wait(_NMI_SECONDS)
 
 
 def _attempt(work: Callable[[], object]) -> str:

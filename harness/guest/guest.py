@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A guest: programs and files in it, its kernel's modules, its log. The parts are in the other files of this package."""
+"""A guest: its programs, files, kernel modules and log. The parts are in the other files of this package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import paramiko
 
 from harness.config import Config
 from harness.errors import CheckFailed
-from harness.guest import ssh
+from harness.guest import livepatch, ssh
 from harness.guest.accel import choose_accelerator
 from harness.guest.console import Console
 from harness.guest.dump import write_dump
@@ -168,7 +168,7 @@ class Guest:
         return self._files.get(path, offset, size, timeout * self._factor)
 
     def write(self, path: str, text: str, timeout: float = 60) -> None:
-        """Write to an existing file of the guest (sysfs, proc) at once. Raises GuestFileError with the guest's errno."""
+        """Write to an existing file (sysfs, proc) at once. Raises GuestFileError with the guest's errno."""
         self._files.write(path, text.encode(), timeout * self._factor)
 
     def read(self, path: str, timeout: float = 60) -> str:
@@ -185,14 +185,16 @@ class Guest:
     # The kernel
 
     def insmod(self, ko: Path, *parameters: str, timeout: float = 120) -> None:
-        """Load a module file of the host's."""
+        """Load a module file of the host's; a livepatch is in force on return."""
         path = f"/tmp/{ko.name}"
         self.put(ko.read_bytes(), path)
         self.run(["insmod", path, *parameters], timeout=timeout)
         self.run(["rm", path])
+        livepatch.wait_patched(self, ko.stem, timeout * self._factor)
 
     def rmmod(self, name: str, timeout: float = 120) -> None:
-        """Unload a module."""
+        """Unload a module; a livepatch is disabled first."""
+        livepatch.disable(self, name, timeout * self._factor)
         self.run(["rmmod", name], timeout=timeout)
 
     # Other ways in
@@ -236,9 +238,14 @@ class Guest:
         return list(self.log.splats)
 
     @property
+    def running(self) -> bool:
+        """Whether the guest has not ended, as far as is known."""
+        return not self._closed and self._hung is None and self._machine.process.running
+
+    @property
     def healthy(self) -> bool:
         """Whether the guest runs, answers as far as is known, and its kernel never complained."""
-        return not self._closed and self._hung is None and self._machine.process.running and not self.log.splats
+        return self.running and not self.log.splats
 
     def dump(self) -> Path:
         """Write stacks and registers into `folder`/dump and return that."""
@@ -355,9 +362,10 @@ class Guest:
         """Dump the guest and end it."""
         with self._hang_lock:
             if self._hung is None:
+                said = [splat.title for splat in self.log.drain(command)]
                 folder = self.dump()
                 self._hung = GuestHung(
-                    f"{what}; the guest was ended",
+                    "\n".join([f"{what}; the guest was ended", *said]),
                     where=command,
                     hint=f"Stacks and registers: {folder}. {self._see_console()}",
                 )

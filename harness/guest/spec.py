@@ -33,6 +33,5 @@ class GuestSpec:
         if self.cpus < 1:
             raise SamepageError(f"a guest needs at least one CPU, not {self.cpus}")
         if self.numa_nodes < 1 or self.cpus % self.numa_nodes or self.memory_mib % self.numa_nodes:
-            raise SamepageError(
-                f"{self.cpus} CPUs and {self.memory_mib} MiB cannot be divided evenly among {self.numa_nodes} NUMA nodes"
-            )
+            size = f"{self.cpus} CPUs and {self.memory_mib} MiB"
+            raise SamepageError(f"{size} cannot be divided evenly among {self.numa_nodes} NUMA nodes")

@@ -25,10 +25,15 @@ class Kind:
     name: str
     begins: re.Pattern[str]
     ends: re.Pattern[str] | None = None
+    one_line: bool = False
 
 
-def _kind(name: str, begins: str, ends: str | None = None) -> Kind:
-    return Kind(name, re.compile(begins), None if ends is None else re.compile(ends))
+def _kind(name: str, begins: str, ends: str | None = None, *, one_line: bool = False) -> Kind:
+    return Kind(name, re.compile(begins), None if ends is None else re.compile(ends), one_line)
+
+
+_UNKNOWN = _kind("unknown report", "")
+"""What stands behind "cut here" without any header that is known."""
 
 
 # Matched at the start of a message, unless a pattern says otherwise: a driver's name that holds "BUG" is no report.
@@ -40,7 +45,7 @@ KINDS = (
     _kind("KFENCE", r"BUG: KFENCE: ", r"^={20,}$"),
     _kind("UBSAN", r"UBSAN: "),
     _kind("slab corruption", r"BUG \S+ \((?:Not tainted|Tainted)", r"^={20,}$"),
-    _kind("kmemleak", r"kmemleak: \d+ new suspected memory leaks"),
+    _kind("kmemleak", r"kmemleak: \d+ new suspected memory leaks", one_line=True),
     _kind("soft lockup", r"(?:watchdog: )?BUG: soft lockup"),
     _kind("workqueue lockup", r"BUG: workqueue lockup"),
     _kind("hard lockup", r"(?:NMI watchdog: |watchdog: )?(?:Watchdog detected hard LOCKUP|BUG: hard lockup)"),
@@ -58,7 +63,8 @@ KINDS = (
     _kind("lockdep", r"(?:\[ )?BUG: (?:Invalid wait context|held lock freed|key \S+ not in|MAX_LOCK\S+ too low)"),
     _kind("refcount", r"refcount_t: "),
     _kind("list corruption", r"list_(?:add|del) corruption"),
-    _kind("bad page", r"BUG: Bad (?:page state|page map|page cache|rss-counter|pagetable)"),
+    _kind("bad page", r"BUG: (?:Bad rss-counter|non-zero pgtables_bytes)", one_line=True),
+    _kind("bad page", r"BUG: Bad (?:page state|page map|page cache|pagetable)"),
     _kind("kernel BUG", r"kernel BUG at "),
     _kind("BUG", r"BUG: "),
     _kind("WARNING", r"WARNING: "),
@@ -69,7 +75,7 @@ KINDS = (
         r"traps: PANIC|kernel tried to execute|Unable to handle kernel|bad: scheduling from the idle thread|"
         r"stack guard page was hit|Thread overran stack|PANIC: )[,: ]",
     ),
-    _kind("machine check", r"mce: \[Hardware Error\]"),
+    _kind("machine check", r"mce: \[Hardware Error\]", one_line=True),
     _kind("sysfs", r"sysfs: cannot create duplicate filename"),
     _kind("kobject", r"kobject(?:_add_internal failed|: .* tried to )"),
     _kind(
@@ -84,8 +90,8 @@ KINDS = (
 
 # What still belongs to a report after the end of a trace in it.
 _CONTINUES = re.compile(
-    r"^(?:\s|</?[A-Z]+>|Call Trace|Modules linked in|CPU: |CR2: |CR0: |RIP: |RSP: |R[A-Z0-9]{2}: |FS: |Code: |"
-    r"Showing all locks|\d+ locks? held by|#\d+: |other info that|the existing dependency|stack backtrace|"
+    r"^(?:\s|</?[A-Z]+>|Call Trace|Modules linked in|CPU: |CR2: |CR0: |RIP: |RSP: |R[A-Z0-9]{2}: |"
+    r"[CDEF]S: |PKRU: |DR\d: |Code: |Showing all locks|\d+ locks? held by|#\d+: |other info that|the existing dependency|stack backtrace|"
     r"NMI backtrace|Sending NMI|rcu: |INFO: |Tainted: |Hardware name|\"echo 0|task:|Mem-Info|Node \d|DMA|Normal|"
     r"Allocated by|Freed by|The buggy address|Memory state|Last potentially|page: |flags: |raw: |page dumped because|"
     r"---\[|Kernel Offset|Rebooting in|Disabling lock debugging|Kernel panic|Shutting down cpus|Dumping ftrace|"
@@ -112,10 +118,21 @@ class Splat:
 
 @dataclass
 class _Report:
-    kind: Kind
+    kind: Kind = _UNKNOWN
     lines: list[str] = field(default_factory=list)
     trace_ended: bool = False
     closed: bool = False
+
+    def take(self, line: str, text: str) -> None:
+        """Take the next line of the log, or find that it does not belong here any more."""
+        ends_here = bool(self.lines) and self.kind.ends is not None and self.kind.ends.match(text) is not None
+        if self.trace_ended and not ends_here and not _CONTINUES.match(text):
+            self.closed = True
+            return
+        self.lines.append(line)
+        self.closed = ends_here or self.kind.one_line
+        if text.strip() in ("</TASK>", "</IRQ>") or _END_TRACE.match(text):
+            self.trace_ended = self.kind.ends is None or _END_TRACE.match(text) is not None
 
 
 def message(line: str) -> str:
@@ -136,49 +153,25 @@ def is_dropped(line: str) -> bool:
 def find_splats(lines: Iterable[str]) -> tuple[list[Splat], bool]:
     """Return the reports in these lines, and whether the last of them still goes on where the lines end."""
     reports: list[_Report] = []
-    pending_cut: list[str] = []
     for line in lines:
         text = message(line)
-        if text == _CUT_HERE:
-            pending_cut = [line]
-            continue
         current = reports[-1] if reports and not reports[-1].closed else None
         kind = classify(text)
-        if kind is not None and _begins_anew(current, kind, bool(pending_cut)):
-            current = _Report(kind, pending_cut)
+        if text == _CUT_HERE:
+            current = _Report()
             reports.append(current)
-        elif pending_cut and current is None:
-            # "cut here" without a header that is known: its first line names the fault.
-            current = _Report(Kind("unknown report", re.compile("")), pending_cut)
+        elif kind is not None and (current is None or _begins_anew(current, kind)):
+            current = _Report(kind)
             reports.append(current)
-        elif pending_cut and current is not None:
-            current.lines += pending_cut
-        pending_cut = []
+        elif kind is not None and current is not None and current.kind is _UNKNOWN:
+            current.kind = kind
         if current is not None:
-            _continue_report(current, line, text)
-    if pending_cut:
-        reports.append(_Report(Kind("unknown report", re.compile("")), pending_cut))
+            current.take(line, text)
     splats = [Splat(report.kind.name, tuple(report.lines[:MAX_LINES])) for report in reports]
-    return splats, bool(reports) and not reports[-1].closed
+    return splats, bool(reports) and not (reports[-1].closed or reports[-1].trace_ended)
 
 
-def _begins_anew(current: _Report | None, kind: Kind, cut_here: bool) -> bool:
+def _begins_anew(current: _Report, kind: Kind) -> bool:
     """Whether a header begins a report of its own, or belongs to the one that is open."""
-    if current is None or cut_here:
-        return True
-    if kind.name in ("call trace", current.kind.name) or len(current.lines) < 2:
-        return False
     # An Oops explains a BUG, and a panic ends either: one event, one report.
-    return kind.name not in ("Oops", "panic", "BUG", "kernel BUG", "RCU stall")
-
-
-def _continue_report(report: _Report, line: str, text: str) -> None:
-    if report.trace_ended and not _CONTINUES.match(text) and not (report.kind.ends and report.kind.ends.match(text)):
-        report.closed = True
-        return
-    report.lines.append(line)
-    if text.strip() in ("</TASK>", "</IRQ>") and report.kind.ends is None:
-        report.trace_ended = True
-    if _END_TRACE.match(text) or (report.kind.ends and len(report.lines) > 1 and report.kind.ends.match(text)):
-        report.trace_ended = True
-        report.closed = report.kind.ends is not None and report.kind.ends.match(text) is not None
+    return current.trace_ended and kind.name not in ("call trace", "Oops", "panic", "RCU stall")

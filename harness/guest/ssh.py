@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import logging
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import paramiko
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -96,7 +97,7 @@ def _connect_over(stream: Stream, keys: Keys, timeout: float) -> paramiko.SSHCli
         _NAME,
         username="root",
         pkey=keys.client,
-        sock=StreamSocket(stream),
+        sock=cast(socket.socket, StreamSocket(stream)),
         timeout=timeout,
         banner_timeout=timeout,
         auth_timeout=timeout,

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""pytest plugin: hands guests to tests, and fails the test in which a guest's kernel complains.
+
+    def test_ksm_is_there(guest):
+        assert guest.read("/sys/kernel/mm/ksm/run") == "0"
+
+    @pytest.mark.guest(memory_mib=2048, cpus=4)
+    def test_with_a_larger_guest(fresh_guest): ...
+
+`guest` is booted once and shared by the tests of a file; one that is not healthy any more, or not of the size that a
+test asks for, is replaced. `fresh_guest` is booted for one test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    # Imported when the first guest is asked for: tests without one start at once.
+    from harness.config import Config
+    from harness.guest.guest import Guest
+    from harness.guest.spec import GuestSpec
+    from harness.image import Image
+
+CONSOLE_LINES = 60
+"""Lines of the console that are shown with a test that failed."""
+
+_guests = pytest.StashKey[list["Guest"]]()
+_failed = pytest.StashKey[bool]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this plugin."""
+    group = parser.getgroup("samepage", "guests under QEMU")
+    group.addoption(
+        "--samepage-kernel", metavar="NAME", help="kernel of the guests, such as 6.12 (default: configured)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Explain the marks."""
+    config.addinivalue_line(
+        "markers", "guest(**spec): size and kernel arguments of the test's guest, see harness.guest.spec.GuestSpec"
+    )
+    config.addinivalue_line("markers", "splats_allowed: the test itself judges what its guest's kernel complains of")
+
+
+@pytest.fixture(scope="session")
+def config(pytestconfig: pytest.Config) -> Config:
+    """The configuration of the project under test, with the kernel that the command line names."""
+    from harness.config import load_config
+
+    config = load_config(pytestconfig.rootpath)
+    kernel = pytestconfig.getoption("--samepage-kernel")
+    return dataclasses.replace(config, kernel=kernel) if kernel else config
+
+
+@pytest.fixture(scope="session")
+def image(config: Config) -> Image:
+    """The image that guests boot, built when it is missing."""
+    from harness.image import ensure_image
+
+    return ensure_image(config, config.kernel)
+
+
+@dataclasses.dataclass
+class _SharedGuest:
+    """The guest that the tests of a file share."""
+
+    config: Config
+    image: Image
+    folders: pytest.TempPathFactory
+    guest: Guest | None = None
+
+    def get(self, spec: GuestSpec) -> Guest:
+        """Return a healthy guest of this size, a new one if need be."""
+        if self.guest is None or not self.guest.healthy or self.guest.spec != spec:
+            self.close()
+            self.guest = _start(self.config, self.image, spec, self.folders.mktemp("guest"))
+        return self.guest
+
+    def close(self) -> None:
+        """End it. What the kernel complained of was reported with the test in which it happened."""
+        guest, self.guest = self.guest, None
+        if guest is not None:
+            guest.close()
+
+
+@pytest.fixture(scope="module")
+def _shared_guest(config: Config, image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_SharedGuest]:
+    shared = _SharedGuest(config, image, tmp_path_factory)
+    yield shared
+    shared.close()
+
+
+@pytest.fixture
+def guest(request: pytest.FixtureRequest, _shared_guest: _SharedGuest) -> Iterator[Guest]:
+    """A guest that the tests of this file share."""
+    guest = _shared_guest.get(_spec(request))
+    yield from _watch(request, guest)
+
+
+@pytest.fixture
+def fresh_guest(request: pytest.FixtureRequest, config: Config, image: Image, tmp_path: Path) -> Iterator[Guest]:
+    """A guest of this test's own."""
+    guest = _start(config, image, _spec(request), tmp_path / "guest")
+    try:
+        yield from _watch(request, guest)
+    finally:
+        guest.close()
+
+
+def _spec(request: pytest.FixtureRequest) -> GuestSpec:
+    from harness.guest.spec import GuestSpec
+
+    mark = request.node.get_closest_marker("guest")
+    return GuestSpec(**mark.kwargs) if mark else GuestSpec()
+
+
+def _start(config: Config, image: Image, spec: GuestSpec, folder: Path) -> Guest:
+    from harness.guest.guest import Guest
+
+    return Guest.start(config, image, spec, folder)
+
+
+def _watch(request: pytest.FixtureRequest, guest: Guest) -> Iterator[Guest]:
+    """Hand out the guest, and see afterwards that its kernel did not complain behind the test's back."""
+    node = request.node
+    node.stash.setdefault(_guests, []).append(guest)
+    before = len(guest.splats)
+    yield guest
+    if node.get_closest_marker("splats_allowed") is not None:
+        return
+    if guest.running:
+        guest.log.check(f"the end of {node.name}")
+    unexpected = [splat for splat in guest.splats[before:] if not splat.expected]
+    if unexpected and not node.stash.get(_failed, False):
+        titles = "\n".join(splat.title for splat in unexpected)
+        pytest.fail(f"the test passed although the kernel complained:\n{titles}", pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[pytest.TestReport]:
+    """Attach the end of the console to a test that failed."""
+    report: pytest.TestReport = yield  # type: ignore[misc, assignment]
+    if report.failed:
+        item.stash[_failed] = True
+        for guest in item.stash.get(_guests, []):
+            lines = "\n".join(guest.console.last_lines(CONSOLE_LINES))
+            report.sections.append((f"Console of the guest, whole in {guest.folder}/console.log", lines))
+    return report  # type: ignore[return-value]

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Makes the kernel complain on purpose, so that tests can see whether the log
+ * gate notices:  echo NAME > /sys/kernel/debug/splat/provoke
+ */
+#include <linux/debugfs.h>
+#include <linux/delay.h>
+#include <linux/kobject.h>
+#include <linux/kthread.h>
+#include <linux/list.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/refcount.h>
+#include <linux/slab.h>
+#include <linux/smp.h>
+#include <linux/uaccess.h>
+
+static unsigned int seconds = 10;
+module_param(seconds, uint, 0644);
+MODULE_PARM_DESC(seconds, "how long stalls and hangs last");
+
+static void provoke_warn(void)
+{
+	WARN(1, "a warning on purpose\n");
+}
+
+static void provoke_bug(void)
+{
+	BUG();
+}
+
+static void provoke_oops(void)
+{
+	*(volatile int *)8 = 1;
+}
+
+static void provoke_gpf(void)
+{
+	*(volatile int *)0xdead000000000000ul = 1;
+}
+
+static void provoke_refcount(void)
+{
+	refcount_t count = REFCOUNT_INIT(0);
+
+	refcount_inc(&count);
+}
+
+static void provoke_list(void)
+{
+	LIST_HEAD(head);
+	struct list_head entry = { &head, &head };
+
+	head.next = &entry;
+	list_add(&entry, &head);
+}
+
+static void provoke_bad_page(void)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+
+	if (!page)
+		return;
+	page->mapping = (void *)8;
+	__free_page(page);
+}
+
+static void provoke_duplicate(void)
+{
+	struct kobject *kobjects[2];
+
+	for (int i = 0; i < 2; i++)
+		kobjects[i] = kobject_create_and_add("splat-twice", kernel_kobj);
+	for (int i = 0; i < 2; i++)
+		kobject_put(kobjects[i]);
+}
+
+static void provoke_atomic(void)
+{
+	preempt_disable();
+	msleep(1);
+	preempt_enable();
+}
+
+static void provoke_hung(void)
+{
+	unsigned long end = jiffies + seconds * HZ;
+
+	/* Asleep the whole time: the detector counts context switches. */
+	while (time_before(jiffies, end)) {
+		set_current_state(TASK_UNINTERRUPTIBLE);
+		schedule_timeout(end - jiffies);
+	}
+}
+
+static void spin(void)
+{
+	unsigned long long end = ktime_get_ns() + seconds * NSEC_PER_SEC;
+
+	while (ktime_get_ns() < end)
+		cpu_relax();
+}
+
+static void provoke_stall(void)
+{
+	preempt_disable();
+	spin();
+	preempt_enable();
+}
+
+static void spin_for_ever(void *unused)
+{
+	for (;;)
+		cpu_relax();
+}
+
+/* Every CPU with interrupts off: nothing in this guest answers any more. */
+static void provoke_dead(void)
+{
+	local_irq_disable();
+	on_each_cpu(spin_for_ever, NULL, 0);
+	spin_for_ever(NULL);
+}
+
+static void provoke_panic(void)
+{
+	panic("a panic on purpose");
+}
+
+static void provoke_flood(void)
+{
+	for (int i = 0; i < 20000; i++)
+		pr_info("line %d of a flood\n", i);
+}
+
+static const struct {
+	const char *name;
+	void (*provoke)(void);
+} table[] = {
+	{ "warn", provoke_warn },
+	{ "bug", provoke_bug },
+	{ "oops", provoke_oops },
+	{ "gpf", provoke_gpf },
+	{ "refcount", provoke_refcount },
+	{ "list", provoke_list },
+	{ "bad_page", provoke_bad_page },
+	{ "duplicate", provoke_duplicate },
+	{ "atomic", provoke_atomic },
+	{ "hung", provoke_hung },
+	{ "stall", provoke_stall },
+	{ "dead", provoke_dead },
+	{ "panic", provoke_panic },
+	{ "flood", provoke_flood },
+};
+
+static ssize_t provoke_write(struct file *file, const char __user *data, size_t size, loff_t *at)
+{
+	char name[16] = "";
+
+	if (size >= sizeof(name) || copy_from_user(name, data, size))
+		return -EINVAL;
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		if (sysfs_streq(name, table[i].name)) {
+			table[i].provoke();
+			return size;
+		}
+	}
+	return -EINVAL;
+}
+
+static const struct file_operations provoke_ops = {
+	.owner = THIS_MODULE,
+	.write = provoke_write,
+};
+
+static struct dentry *folder;
+
+static int __init splat_init(void)
+{
+	/* Not a module parameter: a writer that dies would take the lock of all parameters with it. */
+	folder = debugfs_create_dir("splat", NULL);
+	debugfs_create_file("provoke", 0200, folder, NULL, &provoke_ops);
+	return 0;
+}
+module_init(splat_init);
+
+static void __exit splat_exit(void)
+{
+	debugfs_remove(folder);
+}
+module_exit(splat_exit);
+
+MODULE_DESCRIPTION("Makes the kernel complain, for tests of the log gate");
+MODULE_LICENSE("GPL");
