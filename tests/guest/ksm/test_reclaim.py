@@ -3,20 +3,25 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from harness.errors import SamepageError
+from harness.guest.errors import GuestFileError
 from harness.guest.guest import Guest
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
-from harness.ksm.processes import KPF_KSM, PFN_MASK, SWAPPED
-from tests.guest.ksm.control import STOP, Merger
+from harness.ksm.processes import PFN_MASK, SWAPPED, Area
+from tests.guest.ksm.control import RUN, STOP, UNMERGE, Merger
 
 PAGES = 2000
 KEY = 9 << 40
+
+# Two NUMA nodes, to migrate between.
+pytestmark = pytest.mark.guest(memory_mib=1024, cpus=2, numa_nodes=2)
 
 
 @pytest.fixture
@@ -47,8 +52,8 @@ def reclaim(guest: Guest) -> None:
     for _ in range(3):
         try:
             guest.write("/sys/fs/cgroup/memory.reclaim", "1G swappiness=200")
-        except SamepageError as error:
-            if "EAGAIN" not in str(error):
+        except GuestFileError as error:
+            if error.errno != errno.EAGAIN:
                 raise
 
 
@@ -93,31 +98,46 @@ def test_swapoff_brings_all_back(merger: Merger, guest: Guest, work: MemWork) ->
 def test_unmerge_while_swapped_out(merger: Merger, guest: Guest, work: MemWork) -> None:
     merged(merger, work)
     reclaim(guest)
-    merger["run"] = 2
+    merger["run"] = UNMERGE
     assert merger.counts() == (0, 0, 0)
     work.check()
-    assert not any(area.merged_pages().any() for area in work.areas)
+    frames = np.concatenate([page_frames(area) for area in work.areas])
+    assert len(np.unique(frames)) == len(frames), "no two processes share a page any more"
 
 
-def test_migration_moves_every_mapping(merger: Merger, guest: Guest, work: MemWork) -> None:
+def page_frames(area: Area) -> NDArray[np.uint64]:
+    """Return the page frame number of each page."""
+    numbers: NDArray[np.uint64] = area.frames()["pagemap"] & PFN_MASK
+    return numbers
+
+
+def test_migration_moves_every_mapping(merger: Merger, work: MemWork) -> None:
     merged(merger, work)
-    before = work.areas[0].frames()
-    assert ((before["flags"] & KPF_KSM) != 0).all()
-    # Fragment, then compact: the merged pages lie where the freed ones leave room below or above them.
-    filler = work.process()
-    sieve = [filler.map(pages=512, merge=False) for _ in range(60)]
-    for area in sieve:
-        area.fill(Kind.BYTE, 1)
-    for area in sieve[::2]:
-        area.unmap()
-    guest.write("/proc/sys/vm/compact_memory", "1")
-    after = [area.frames()["pagemap"] & PFN_MASK for area in work.processes[0].areas]
-    moved = int((after[0] != before["pagemap"] & PFN_MASK).sum())
-    assert moved > 0, "compaction moved merged pages"
-    frames = [area.frames()["pagemap"] & PFN_MASK for process in work.processes[:3] for area in process.areas]
-    assert np.array_equal(frames[0], frames[1])
-    assert np.array_equal(frames[1], frames[2])
-    work.check()
-    assert merger.counts() == (PAGES, 2 * PAGES, 0)
+    assert (work.areas[0].move_to_node(0) == 0).all()
+    for node in (1, 0):
+        before = page_frames(work.areas[0])
+        where = work.areas[0].move_to_node(node)
+        assert (where == node).all()
+        after = [page_frames(area) for area in work.areas]
+        assert (after[0] != before).all()
+        assert all(np.array_equal(frames, after[0]) for frames in after[1:]), "every process sees the new place"
+        work.check()
+        assert merger.counts() == (PAGES, 2 * PAGES, 0)
     merger.passes(2)
     assert merger.counts() == (PAGES, 2 * PAGES, 0)
+
+
+def test_compaction_while_merging(merger: Merger, guest: Guest, work: MemWork) -> None:
+    """Merging and moving at the same time: pages that were given back leave holes among those that stay."""
+    for turn in range(6):
+        process = work.process()
+        process.map(pages=PAGES).fill(Kind.FILLED, KEY, step=1)
+        process.map(pages=PAGES).fill(Kind.FILLED, KEY * (turn + 2), step=1)
+        merger["run"] = RUN
+        guest.write("/proc/sys/vm/compact_memory", "1")
+        if turn % 2:
+            work.processes[0].exit()
+        work.check()
+    merger.merge(work)
+    assert merger.counts() == merger.expected(work)
+    work.check()
