@@ -30,7 +30,7 @@ def exclusive(path: Path) -> Iterator[None]:
 def built_folder(folder: Path, build: Callable[[Path], None], *, keep: int) -> Path:
     """Return `folder`; where it is missing, let `build` fill an empty folder beside it, and rename that when done.
 
-    An interrupted build leaves only a folder ending in `.partial`, which the next one removes.
+    A build that was killed leaves only a folder ending in `.partial`, which the next one begins anew.
     The name is WHAT-KEY: of the folders for the same WHAT, only the `keep` that were used last stay.
     """
     if not folder.is_dir():
@@ -39,7 +39,11 @@ def built_folder(folder: Path, build: Callable[[Path], None], *, keep: int) -> P
                 partial = folder.with_name(folder.name + ".partial")
                 remove_tree(partial)
                 partial.mkdir(parents=True)
-                build(partial)
+                try:
+                    build(partial)
+                except BaseException:
+                    remove_tree(partial)
+                    raise
                 partial.rename(folder)
         _prune(folder, keep)
     os.utime(folder)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import struct
 from pathlib import Path
 
@@ -14,7 +16,7 @@ _MAGIC_AT, _MAGIC = 0x202, b"HdrS"
 _SETUP_SECTORS_AT = 0x1F1
 _PAYLOAD_AT = 0x248
 
-_DECOMPRESS = {b"\x28\xb5\x2f\xfd": ["zstd", "-dc"], b"\xfd7zXZ\0": ["xz", "-dc"], b"\x1f\x8b": ["gzip", "-dc"]}
+_ZSTD, _XZ, _GZIP = b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"\x1f\x8b"
 
 
 def find_vmlinuz(package_tree: Path, release: str) -> Path:
@@ -32,11 +34,18 @@ def extract_vmlinux(tools: Sandbox, vmlinuz: Path) -> bytes:
         raise SamepageError("is not a bzImage", where=vmlinuz)
     setup_size = (image[_SETUP_SECTORS_AT] + 1) * 512
     offset, length = struct.unpack_from("<II", image, _PAYLOAD_AT)
-    payload = image[setup_size + offset : setup_size + offset + length]
-    for magic, program in _DECOMPRESS.items():
-        if payload.startswith(magic):
-            # The last four bytes are the uncompressed size, which is not part of the compressed stream.
-            vmlinux = tools.run(program, stdin=payload[:-4]).stdout
-            if vmlinux.startswith(b"\x7fELF"):
-                return vmlinux
-    raise SamepageError("holds no kernel in a compression that is known here", where=vmlinuz)
+    # The last four bytes are the uncompressed size, which is not part of the compressed stream.
+    vmlinux = _decompress(tools, image[setup_size + offset : setup_size + offset + length - 4])
+    if not vmlinux.startswith(b"\x7fELF"):
+        raise SamepageError("holds no kernel in a compression that is known here", where=vmlinuz)
+    return vmlinux
+
+
+def _decompress(tools: Sandbox, payload: bytes) -> bytes:
+    if payload.startswith(_ZSTD):
+        return tools.run(["zstd", "-dc"], stdin=payload).stdout  # Python has zstd only since 3.14
+    if payload.startswith(_XZ):
+        return lzma.decompress(payload)
+    if payload.startswith(_GZIP):
+        return gzip.decompress(payload)
+    return b""
