@@ -90,7 +90,7 @@ class LogGate:
     def check(self, command: str) -> None:
         """Read the log up to now for `command`, which has ended.
 
-        Raises KernelSplat when the kernel complained since the last check, and KernelLogUnreadable when nobody can tell.
+        Raises KernelSplat when the kernel complained since the last check, KernelLogUnreadable when nobody knows.
         """
         with self._checking:
             others = self._end_command(command)

@@ -89,14 +89,17 @@ KINDS = (
 )
 
 # What still belongs to a report after the end of a trace in it.
-_CONTINUES = re.compile(
-    r"^(?:\s|</?[A-Z]+>|Call Trace|Modules linked in|CPU: |CR2: |CR0: |RIP: |RSP: |R[A-Z0-9]{2}: |"
-    r"[CDEF]S: |PKRU: |DR\d: |Code: |Showing all locks|\d+ locks? held by|#\d+: |other info that|the existing dependency|stack backtrace|"
-    r"NMI backtrace|Sending NMI|rcu: |INFO: |Tainted: |Hardware name|\"echo 0|task:|Mem-Info|Node \d|DMA|Normal|"
-    r"Allocated by|Freed by|The buggy address|Memory state|Last potentially|page: |flags: |raw: |page dumped because|"
-    r"---\[|Kernel Offset|Rebooting in|Disabling lock debugging|Kernel panic|Shutting down cpus|Dumping ftrace|"
-    r"note: .* exited with|Fixing recursive fault|BUG: |=====|$)"
+_CONTINUATIONS = (
+    *(r"\s", "$", r"</?[A-Z]+>", "Call Trace", "Modules linked in", "CPU: ", "Hardware name", "Tainted: "),
+    *(r"R[A-Z0-9]{2}: ", "CR[0-9]: ", "[CDEF]S: ", "PKRU: ", r"DR\d: ", "Code: ", r"---\["),
+    *(r"Showing all locks", r"\d+ locks? held by", r"#\d+: ", "other info that", "the existing dependency"),
+    *("stack backtrace", "NMI backtrace", "Sending NMI", "rcu: ", "INFO: ", "BUG: ", "task:", '"echo 0'),
+    *("Mem-Info", r"Node \d", "DMA", "Normal", "=====", "Allocated by", "Freed by", "The buggy address"),
+    *("Memory state", "Last potentially", "page: ", "flags: ", "raw: ", "page dumped because"),
+    *("Kernel panic", "Kernel Offset", "Rebooting in", "Shutting down cpus", "Dumping ftrace"),
+    *("Disabling lock debugging", "note: .* exited with", "Fixing recursive fault"),
 )
+_CONTINUES = re.compile("|".join(_CONTINUATIONS))
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,10 @@ class StreamSocket:
 
     def recv(self, size: int) -> bytes:
         """Return some bytes, none at the end; raises TimeoutError."""
-        return self._stream.read_some(size, self._timeout)
+        try:
+            return self._stream.read_some(size, self._timeout)
+        except CheckFailed:
+            return b""  # whoever uses the guest otherwise is told why it is gone
 
     def send(self, data: bytes) -> int:
         """Send all of `data`."""
