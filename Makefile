@@ -12,7 +12,7 @@ help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: setup ## The main job: merge a mixed workload and real programs, samepage and in-tree side by side
-	@$(SAMEPAGE) run mixed programs --merger both $(ARGS)
+	@$(SAMEPAGE) run $(ARGS)
 
 test: images ## Lint, unit tests and guest tests; ARGS="-k name" for some of them
 	@$(PYTEST) tests/lint tests/unit tests/guest --junitxml=runs/junit.xml $(ARGS)
