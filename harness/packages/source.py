@@ -34,7 +34,9 @@ def kernel_source(config: Config, kernel: str, paths: Collection[str]) -> Path:
         with step(f"Reading the source of Linux {kernel}"):
             _extract(deb, f"usr/src/{package.name}.tar.xz", paths, partial)
 
-    return built_folder(config.cache / "roots" / f"source-{kernel}-{key_of(package.sha256, *sorted(paths))}", build, keep=4)
+    return built_folder(
+        config.cache / "roots" / f"source-{kernel}-{key_of(package.sha256, *sorted(paths))}", build, keep=4
+    )
 
 
 def _extract(deb: Path, archive: str, paths: Collection[str], out: Path) -> None:

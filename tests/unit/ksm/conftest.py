@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import select
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from harness.config import PACKAGE_PARENT, load_config
+from harness.image.programs import compile_program
+from harness.image.recipe import guest_sources, load_image_recipe
 from harness.ksm.memwork import MemWork
+from harness.sandbox import Sandbox
+from harness.toolroot import tool_root
 
-SOURCES = Path(__file__).parents[3] / "images" / "guest" / "memwork"
 SECRET = 0x1234_5678_9ABC_DEF0
 
 
@@ -66,14 +70,14 @@ class Host:
 
 @pytest.fixture(scope="session")
 def memwork_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler on this host to build memwork with")
-    program = tmp_path_factory.mktemp("memwork") / "memwork"
-    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined", "-fno-sanitize-recover"]
-    sources = sorted(SOURCES.glob("*.c"))
-    subprocess.run([compiler, *flags, "-o", program, *sources], check=True, timeout=120)
-    return program
+    config = load_config(PACKAGE_PARENT)
+    program = load_image_recipe(config.images).program["memwork"]
+    sanitized = msgspec.structs.replace(
+        program, flags=[*program.flags, "-fsanitize=undefined", "-fno-sanitize-recover"]
+    )
+    toolchain = Sandbox(tool_root(config, f"kernel-{config.kernel}"))
+    folder = tmp_path_factory.mktemp("memwork")
+    return compile_program(toolchain, guest_sources(config.images), "memwork", sanitized, folder)
 
 
 @pytest.fixture
