@@ -71,12 +71,6 @@ def of_expected(stage: Stage | None) -> str:
     )
 
 
-def merging_seconds(result: Result) -> float | None:
-    """Return guest seconds from switching merging on to its end."""
-    filled, merged = result.stage("filled"), result.stage("merged")
-    return None if filled is None or merged is None else merged.seconds - filled.seconds
-
-
 def scanner_seconds(stage: Stage | None) -> float | None:
     """Return CPU seconds of the merging threads up to a stage."""
     return None if stage is None or stage.scanner_cpu_ns is None else stage.scanner_cpu_ns / 1e9
@@ -111,7 +105,7 @@ _ROWS: tuple[tuple[str, Callable[[Result], str], str], ...] = (
         lambda run: megabytes(stage.freed_bytes if (stage := run.stage("merged")) else None),
         "MemFree and the CPUs' free lists, against before merging: whatever else the guest did is in it.",
     ),
-    ("time to merge", lambda run: _seconds(merging_seconds(run)), _EMULATED),
+    ("time to 95 % of the possible", lambda run: _seconds(run.milestones.get("95")), _EMULATED),
     ("merging threads' CPU time", lambda run: _seconds(scanner_seconds(run.stage("merged"))), _EMULATED),
     ("full scans", _scans, ""),
     ("copies broken", _cow, "Writes to merged pages after which the writer had a page of its own."),

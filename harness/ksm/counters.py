@@ -37,9 +37,10 @@ class Counters:
     """The guest's, in seconds."""
     values: Mapping[str, int]
 
-    def ksm(self) -> dict[str, int]:
-        """Return what /sys/kernel/mm/ksm says, under the names there."""
-        return {name.removeprefix("ksm."): value for name, value in self.values.items() if name.startswith("ksm.")}
+    def folder(self, name: str) -> dict[str, int]:
+        """Return what /sys/kernel/mm/`name` says, under the names there."""
+        prefix = name + "."
+        return {key.removeprefix(prefix): value for key, value in self.values.items() if key.startswith(prefix)}
 
     def __getitem__(self, name: str) -> int:
         return self.values[name]

@@ -92,7 +92,7 @@ class Display:
 
     def _counters(self, sample: Sample) -> Table:
         table = Table(box=None, padding=(0, 2))
-        counters = sample.counters.ksm()
+        counters = sample.counters.folder("ksm")
         shown = [(label, counters[name]) for name, label in _SHOWN if name in counters]
         for label, _ in shown:
             table.add_column(label, justify="right", header_style="dim")

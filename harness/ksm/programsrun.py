@@ -81,8 +81,8 @@ class ProgramsRun:
         self._count_copies(before)
 
         session.phase("settle", "merging what is left")
-        self._settle_and_compare("final")
-        result.conclude_from(result.stages[-1])
+        sample = self._settle_and_compare("final")
+        result.conclude_from(result.stages[-1], sample.counters)
 
         session.phase("unmerge", "giving every page its own frame back")
         session.hand_back()
@@ -93,10 +93,11 @@ class ProgramsRun:
             programs.end()
         result.checks["programs"] = f"{len(self._pids)} answered right to the end and ended well"
 
-    def _settle_and_compare(self, name: str) -> None:
+    def _settle_and_compare(self, name: str) -> Sample:
         # What can be merged shows only afterwards: the kernel itself takes empty pages out of huge ones it splits.
         sample = self._session.settle(self._workload.merging, lambda: None)
         self._compare_stage(name, sample, expecting=True)
+        return sample
 
     def _check_registered(self) -> None:
         """See that PR_SET_MEMORY_MERGE was inherited over exec: without it nothing would be shown."""

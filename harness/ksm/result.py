@@ -120,6 +120,10 @@ class Result(_Record, kw_only=True):
     pages_expected: int | None = None
     pages_merged: int | None = None
     saved_bytes: int | None = None
+    milestones: dict[str, float] = field(default_factory=dict)
+    """Guest seconds from switching merging on until so many percent of what is possible were merged."""
+    samepage: dict[str, int] = field(default_factory=dict)
+    """What /sys/kernel/mm/samepage said at the last stage; nothing with the kernel's own merger."""
     cow: Cow = field(default_factory=Cow)
     stages: list[Stage] = field(default_factory=list)
     per_process: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -128,8 +132,9 @@ class Result(_Record, kw_only=True):
     """What else was looked at, and what was found."""
     splats: list[Splat] = field(default_factory=list)
 
-    def conclude_from(self, stage: Stage) -> None:
-        """Report this stage's figures as those of the run."""
+    def conclude_from(self, stage: Stage, counters: Counters) -> None:
+        """Report this stage's figures, and what else was counted then, as those of the run."""
+        self.samepage = counters.folder("samepage")
         self.counters = stage.counters
         self.pages_expected = stage.pages_expected
         self.pages_merged = stage.pages_merged
@@ -159,7 +164,7 @@ def make_stage(
     return Stage(
         name=name,
         seconds=seconds,
-        counters=counters.ksm(),
+        counters=counters.folder("ksm"),
         pages_merged=counters.saved_pages,
         saved_bytes=counters.saved_pages * PAGE_BYTES,
         pages_checked=0,

@@ -136,6 +136,9 @@ def _carry_out(config: Config, job: Job, material: Material, observer: Observer,
         name = None if module is None else module.name
         session = Session(guest, job.merger, name, series, observer, config.timeout_factor)
         _carry_out_in(session, job.workload, outcome)
+        merged = outcome.stage("merged")
+        if merged is not None and merged.pages_expected:
+            outcome.milestones = series.milestones("merge", merged.pages_expected)
         observer.phase("switching off")
         guest.poweroff()
 

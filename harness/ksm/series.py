@@ -51,6 +51,17 @@ class Series:
         self._observe(sample)
         return sample
 
+    def milestones(self, phase: str, pages: int) -> dict[str, float]:
+        """Return how many seconds into a phase 50, 90, 95, 99 and 100 percent of `pages` were saved first."""
+        samples = [sample for sample in self.samples if sample.phase == phase]
+        reached = {}
+        for percent in (50, 90, 95, 99, 100):
+            for sample in samples:
+                if sample.counters.saved_pages * 100 >= pages * percent:
+                    reached[str(percent)] = round(sample.seconds - samples[0].seconds, 3)
+                    break
+        return reached
+
     def close(self) -> None:
         """Finish counters.csv."""
         self._file.close()

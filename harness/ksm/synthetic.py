@@ -106,7 +106,7 @@ class SyntheticRun:
         self._session.phase("settle", "merging what is left")
         sample = self._session.settle(self._workload.merging, self._expected)
         stage = self._stage("final", sample)
-        self._result.conclude_from(stage)
+        self._result.conclude_from(stage, sample.counters)
         self._compare(stage, counts_as_cow=True)
 
     def _unmerge(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 
-from harness.ksm.compare import compare, megabytes, merging_seconds, of_expected, scanner_seconds
+from harness.ksm.compare import compare, megabytes, of_expected, scanner_seconds
 from harness.ksm.report.plot import Curve, PhaseMark, plot_counters, plot_savings
 from harness.ksm.result import Result
 from harness.ksm.series import read_series
@@ -43,7 +43,7 @@ def write_comparison(results: Sequence[Result], folders: Sequence[Path], folder:
     comparisons = []
     for comparison in compare(results):
         curves = [
-            _savings(run.merger, rows, from_phase="merge")
+            _savings(run.merger, rows, only_phase="merge")
             for run in comparison.runs
             if (rows := _rows(places[id(run)]))
         ]
@@ -63,7 +63,6 @@ def _render(template: str, folder: Path, **values: object) -> Path:
     environment.filters |= {"mib": megabytes, "number": lambda value: "-" if value is None else f"{value:,}"}
     environment.globals |= {
         "of_expected": of_expected,
-        "merging_seconds": merging_seconds,
         "scanner_seconds": scanner_seconds,
     }
     path = folder / "report.html"
@@ -77,10 +76,10 @@ def _rows(folder: Path) -> Rows:
     return read_series(path) if path.is_file() and path.stat().st_size else []
 
 
-def _savings(name: str, rows: Rows, from_phase: str | None = None) -> Curve:
-    """Return pages saved over time; with `from_phase` time begins where that phase does."""
-    begun = next((seconds for seconds, phase, _ in rows if phase == from_phase), rows[0][0])
-    chosen = [row for row in rows if row[0] >= begun]
+def _savings(name: str, rows: Rows, only_phase: str | None = None) -> Curve:
+    """Return pages saved over time; of one phase only, from its beginning, if that is given."""
+    chosen = [row for row in rows if only_phase in (None, row[1])] or rows[:1]
+    begun = chosen[0][0]
     saved = [values["ksm.pages_sharing"] + values.get("ksm.ksm_zero_pages", 0) for _, _, values in chosen]
     return Curve(name, [seconds - begun for seconds, _, _ in chosen], saved)
 

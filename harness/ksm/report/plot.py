@@ -96,16 +96,18 @@ def _finish(figure: Figure, axes: Axes, phases: Sequence[PhaseMark]) -> str:
     axes.set_ylim(top=axes.get_ylim()[1] * (1.16 if phases else 1.04))
     for mark in phases:
         axes.axvline(mark.seconds, color="#94a3b8", linewidth=0.8, linestyle=(0, (2, 3)))
+        before_end = mark.seconds < axes.get_xlim()[1] * 0.93
         axes.annotate(
             mark.name,
             (mark.seconds, 1),
             xycoords=("data", "axes fraction"),
-            xytext=(3, -9),
+            xytext=(3 if before_end else -3, -9),
+            ha="left" if before_end else "right",
             textcoords="offset points",
             fontsize=8,
             color="#64748b",
         )
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), frameon=False, ncol=8)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     # Without the XML head it can stand in the middle of HTML.
