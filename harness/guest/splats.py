@@ -44,21 +44,20 @@ KINDS = (
     _kind("KCSAN", r"BUG: KCSAN: ", r"^={20,}$"),
     _kind("KFENCE", r"BUG: KFENCE: ", r"^={20,}$"),
     _kind("UBSAN", r"UBSAN: "),
-    _kind("slab corruption", r"BUG \S+ \((?:Not tainted|Tainted)", r"^={20,}$"),
+    _kind("slab corruption", r"BUG \S+ \((?:Not tainted|Tainted)"),
     _kind("kmemleak", r"kmemleak: \d+ new suspected memory leaks", one_line=True),
     _kind("soft lockup", r"(?:watchdog: )?BUG: soft lockup"),
     _kind("workqueue lockup", r"BUG: workqueue lockup"),
-    _kind("hard lockup", r"(?:NMI watchdog: |watchdog: )?(?:Watchdog detected hard LOCKUP|BUG: hard lockup)"),
+    _kind("hard lockup", r"(?:NMI watchdog: |watchdog: )?(?:CPU\d+: )?(?:Watchdog detected hard LOCKUP|BUG: hard lockup)"),
     _kind("hung task", r"INFO: task .* blocked for more than \d+ seconds"),
     _kind("RCU stall", r"(?:rcu: )?INFO: rcu\S* (?:self-)?detected (?:expedited )?stalls?"),
     _kind("RCU stall", r"rcu: rcu\S* kthread (?:starved|timer wakeup didn't happen)"),
     _kind("RCU stall", r"INFO: rcu_tasks detected stalls"),
     _kind(
         "lockdep",
-        r"WARNING: (?:possible (?:circular locking|recursive locking|irq lock inversion) dependency|"
-        r"inconsistent lock state|bad unlock balance|suspicious RCU usage|Nested lock was not taken|"
-        r"lock held when returning to user space|possible irq lock inversion|(?:SOFT|HARD)IRQ-safe -> |"
-        r"[A-Z]+-safe -> [A-Z]+-unsafe|held lock freed|invalid wait context)",
+        r"WARNING: (?:possible (?:circular|recursive) locking|possible irq lock inversion|inconsistent lock state|"
+        r"[A-Z]+-safe -> [A-Z]+-unsafe lock order|bad (?:unlock balance|contention)|suspicious RCU usage|"
+        r"Nested lock was not taken|lock held when returning to user space|held lock freed|invalid wait context)",
     ),
     _kind("lockdep", r"(?:\[ )?BUG: (?:Invalid wait context|held lock freed|key \S+ not in|MAX_LOCK\S+ too low)"),
     _kind("refcount", r"refcount_t: "),
@@ -77,7 +76,7 @@ KINDS = (
     ),
     _kind("machine check", r"mce: \[Hardware Error\]", one_line=True),
     _kind("sysfs", r"sysfs: cannot create duplicate filename"),
-    _kind("kobject", r"kobject(?:_add_internal failed|: .* tried to )"),
+    _kind("kobject", r"kobject: kobject_add_internal failed", one_line=True),
     _kind(
         "OOM killer",
         r".* invoked oom-killer: ",
