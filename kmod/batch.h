@@ -18,7 +18,7 @@ struct sp_batch {
 	unsigned int count;	/* entries of found[] */
 	u64 present;		/* slots whose page is there */
 	struct sp_found {
-		struct page *page;
+		struct page *page;		/* to compare with, not to follow */
 		struct sp_stable *stable;	/* merged already, or NULL */
 		u64 signature;
 		u16 nid;

@@ -39,21 +39,22 @@ static bool sp_try_stable(struct sp_item *item, const struct sp_key *key)
 }
 
 /*
- * Merge the page with @twin of the unstable tree, whose page becomes the merged
- * one. -EAGAIN when the twin is stale; it is out of the tree then.
+ * Merge @page of @item with @twin of the unstable tree, whose page becomes the
+ * merged one. -EAGAIN or -ENOENT when the twin is stale; it is out of the tree
+ * then. -EEXIST when it is the same page, shared by fork.
  */
-static int sp_merge_twins(struct sp_item *item, struct sp_item *twin,
-			  const struct sp_key *key)
+static int sp_merge_twins(struct sp_item *item, const struct page *page,
+			  struct sp_item *twin, const struct sp_key *key)
 {
 	struct sp_stable *stable = sp_stable_alloc(key);
 	int err;
 
 	if (!stable)
 		return -ENOMEM;
-	err = sp_make_stable(stable, twin);
+	err = sp_make_stable(stable, twin, page);
 	if (err) {
 		sp_stable_free_unused(stable);
-		if (err != -EBUSY) {
+		if (err == -EAGAIN || err == -ENOENT) {
 			sp_stats.stale_candidates++;
 			sp_slot_drop_item(twin->block, twin->index);
 		}
@@ -71,7 +72,8 @@ static int sp_merge_twins(struct sp_item *item, struct sp_item *twin,
 	return 0;
 }
 
-static void sp_try_unstable(struct sp_item *item, const struct sp_key *key)
+static void sp_try_unstable(struct sp_item *item, const struct page *page,
+			    const struct sp_key *key)
 {
 	struct sp_item *twin = sp_unstable_find(key);
 	int err = -EAGAIN;
@@ -79,42 +81,46 @@ static void sp_try_unstable(struct sp_item *item, const struct sp_key *key)
 	if (twin == item)
 		return;
 	if (twin)
-		err = sp_merge_twins(item, twin, key);
+		err = sp_merge_twins(item, page, twin, key);
 	if ((err == -EAGAIN || err == -ENOENT) && item->state == SP_LOOSE &&
 	    !sp_unstable_find(key))
 		sp_unstable_insert(item, key);
 }
 
-/* A page that stayed the same for a pass: look for its twin. */
-static void sp_merge_page(struct sp_block *block, unsigned int index, u64 signature,
-			  u16 nid)
+/* Map the zero page instead. False when the page may still find a twin. */
+static bool sp_try_zero(struct sp_block *block, unsigned int index)
 {
-	struct sp_key key = { signature, block->owner->domain, nid };
-	struct sp_item *item = sp_slot_item(block, index);
 	unsigned long addr = block->base + ((unsigned long)index << PAGE_SHIFT);
+	int err = sp_merge_zero(block->owner->mm, addr);
 
-	if (sp_tunables.use_zero_pages && signature == sp_zero_signature) {
-		int err = sp_merge_zero(block->owner->mm, addr);
+	sp_count_merge(err);
+	if (!err)
+		sp_slot_clear(block, index);
+	return !err || err == -ENOENT;
+}
 
-		sp_count_merge(err);
-		if (!err)
-			sp_slot_clear(block, index);
-		if (!err || err == -ENOENT)
-			return;
-	}
+/* A page that stayed the same for a pass: look for its twin. */
+static void sp_merge_page(struct sp_block *block, const struct sp_found *found)
+{
+	struct sp_key key = { found->signature, block->owner->domain, found->nid };
+	struct sp_item *item = sp_slot_item(block, found->index);
+
+	if (sp_tunables.use_zero_pages && key.signature == sp_zero_signature &&
+	    sp_try_zero(block, found->index))
+		return;
 	if (!item)
-		item = sp_slot_promote(block, index);
+		item = sp_slot_promote(block, found->index);
 	if (!item)
 		return;
-	if (item->state == SP_CANDIDATE && item->nid != nid) {
+	if (item->state == SP_CANDIDATE && item->nid != key.nid) {
 		/* Migrated, or merge_across_nodes was changed. */
 		sp_unstable_remove(item);
 		item->state = SP_LOOSE;
 	}
 	if (!sp_try_stable(item, &key))
-		sp_try_unstable(item, &key);
+		sp_try_unstable(item, found->page, &key);
 	if (item->state == SP_LOOSE)
-		sp_slot_watch(block, index, signature);
+		sp_slot_watch(block, found->index, key.signature);
 }
 
 /* A merged page that came here by fork: note that it is shared here, too. */
@@ -141,8 +147,7 @@ void sp_match_page(struct sp_block *block, struct sp_found *found)
 	if (item && item->state == SP_SHARER)	/* written to since: copied */
 		sp_slot_drop_item(block, found->index);
 	if (sp_slot_unchanged(block, found->index, found->signature))
-		sp_merge_page(block, found->index, found->signature,
-			      found->nid);
+		sp_merge_page(block, found);
 	else
 		sp_slot_watch(block, found->index, found->signature);
 }

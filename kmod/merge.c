@@ -66,11 +66,11 @@ static void sp_thaw(struct sp_frozen *f)
 
 /*
  * Take out the entry that maps @addr. Returns 0, or without a change: -ENOENT
- * (no small anonymous page there), -EEXIST (it maps @kfolio already), -EBUSY
+ * (no small anonymous page there), -EEXIST (it maps @other already), -EBUSY
  * (locked or held by somebody).
  */
 static int sp_freeze(struct sp_frozen *f, struct vm_area_struct *vma,
-		     unsigned long addr, struct folio *kfolio)
+		     unsigned long addr, const struct page *other)
 {
 	int err = -ENOENT;
 
@@ -84,7 +84,7 @@ static int sp_freeze(struct sp_frozen *f, struct vm_area_struct *vma,
 		goto unlock;
 	f->folio = page_folio(f->page);
 	err = -EEXIST;
-	if (f->folio == kfolio)
+	if (f->page == other)
 		goto unlock;
 	err = -ENOENT;
 	if (folio_test_large(f->folio) || folio_test_ksm(f->folio))
@@ -164,7 +164,7 @@ static int sp_replace(struct vm_area_struct *vma, unsigned long addr,
 	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, vma->vm_mm, addr,
 				addr + PAGE_SIZE);
 	sp_notifiers_start(&range);
-	err = sp_freeze(&f, vma, addr, page_folio(kpage));
+	err = sp_freeze(&f, vma, addr, kpage);
 	if (err)
 		goto out;
 	if (memcmp_pages(f.page, kpage))
@@ -181,10 +181,11 @@ out:
 }
 
 /*
- * A huge page is split before one of its parts is merged. Best effort: where it
- * fails, sp_freeze() finds a large folio.
+ * A huge page is split before one of its parts is merged, unless that part is
+ * @other: -EEXIST. Best effort: where it fails, sp_freeze() finds a large folio.
  */
-static void sp_split_large(struct vm_area_struct *vma, unsigned long addr)
+static int sp_split_large(struct vm_area_struct *vma, unsigned long addr,
+			  const struct page *other)
 {
 	struct folio *folio = NULL;
 	struct page *page = NULL;
@@ -204,7 +205,7 @@ static void sp_split_large(struct vm_area_struct *vma, unsigned long addr)
 	} else {
 		pmd = sp_pmd_lock_huge(vma->vm_mm, addr, &ptl, &pmde);
 		if (!pmd)
-			return;
+			return 0;
 		page = vm_normal_page_pmd(vma, addr & PMD_MASK, pmde);
 		if (page && PageAnon(page)) {
 			page += (addr & ~PMD_MASK) >> PAGE_SHIFT;
@@ -214,14 +215,15 @@ static void sp_split_large(struct vm_area_struct *vma, unsigned long addr)
 		spin_unlock(ptl);
 	}
 	if (!folio)
-		return;
-	if (folio_trylock(folio)) {
+		return 0;
+	if (page != other && folio_trylock(folio)) {
 		split_huge_page(page);
 		/* @page is locked still, with our reference, in a folio of its own. */
 		folio = page_folio(page);
 		folio_unlock(folio);
 	}
 	folio_put(folio);
+	return page == other ? -EEXIST : 0;
 }
 
 /* Map the zero page where an all-zero page stands at @addr. 0 or an errno. */
@@ -233,7 +235,7 @@ int sp_merge_zero(struct mm_struct *mm, unsigned long addr)
 	mmap_read_lock(mm);
 	vma = sp_mergeable_vma(mm, addr);
 	if (vma) {
-		sp_split_large(vma, addr);
+		sp_split_large(vma, addr, NULL);
 		err = sp_replace(vma, addr, ZERO_PAGE(addr));
 	}
 	mmap_read_unlock(mm);
@@ -257,7 +259,7 @@ int sp_merge_into(struct sp_stable *stable, struct sp_item *item)
 	vma = sp_mergeable_vma(mm, addr);
 	if (!vma)
 		goto unlock;
-	sp_split_large(vma, addr);
+	sp_split_large(vma, addr, NULL);
 	kfolio = sp_stable_folio_lock(stable);
 	if (!kfolio) {
 		err = -ESTALE;
@@ -298,10 +300,13 @@ static void sp_convert(struct sp_frozen *f, struct sp_stable *stable,
 
 /*
  * Turn the page of @item into the merged page of @stable, a new node that is
- * not in the tree yet; its content must have the node's signature. 0, or
- * -ENOENT, -EBUSY, -EAGAIN as sp_replace(): nothing is changed then.
+ * not in the tree yet; its content must have the node's signature, and it must
+ * not be @other, the page that it is to be merged with (shared by fork: nothing to
+ * gain). 0, or -ENOENT, -EEXIST, -EBUSY, -EAGAIN as sp_replace(): nothing is
+ * changed then.
  */
-int sp_make_stable(struct sp_stable *stable, struct sp_item *item)
+int sp_make_stable(struct sp_stable *stable, struct sp_item *item,
+		   const struct page *other)
 {
 	struct mm_struct *mm = sp_item_mm(item);
 	unsigned long addr = sp_item_address(item);
@@ -314,11 +319,13 @@ int sp_make_stable(struct sp_stable *stable, struct sp_item *item)
 	vma = sp_mergeable_vma(mm, addr);
 	if (!vma)
 		goto unlock;
-	sp_split_large(vma, addr);
+	err = sp_split_large(vma, addr, other);
+	if (err)
+		goto unlock;
 	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, addr,
 				addr + PAGE_SIZE);
 	sp_notifiers_start(&range);
-	err = sp_freeze(&f, vma, addr, NULL);
+	err = sp_freeze(&f, vma, addr, other);
 	if (err)
 		goto end;
 	if (sp_signature(f.page) != stable->key.signature ||

@@ -221,7 +221,8 @@ void sp_unstable_remove(struct sp_item *item);
 struct vm_area_struct *sp_mergeable_vma(struct mm_struct *mm, unsigned long addr);
 int sp_merge_zero(struct mm_struct *mm, unsigned long addr);
 int sp_merge_into(struct sp_stable *stable, struct sp_item *item);
-int sp_make_stable(struct sp_stable *stable, struct sp_item *item);
+int sp_make_stable(struct sp_stable *stable, struct sp_item *item,
+		   const struct page *other);
 
 /* unmerge.c */
 int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,

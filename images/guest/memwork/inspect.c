@@ -82,6 +82,7 @@ int move_ranges(const struct range *ranges, size_t count, uint64_t pages, int no
 	for (size_t i = 0; i < count; i++)
 		for (uint64_t page = 0; page < ranges[i].pages; page++) {
 			nodes[n] = node;
+			status[n] = -EBUSY; /* the kernel leaves out what it could not move */
 			addresses[n++] = (void *)(ranges[i].address + page * PAGE_BYTES);
 		}
 	long result = syscall(SYS_move_pages, 0, pages, addresses, nodes, status, MPOL_MF_MOVE_ALL);

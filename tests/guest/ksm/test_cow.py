@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
+from harness.ksm.processes import PFN_MASK
 from tests.guest.ksm.control import RUN, Merger
 
 PAGES = 300
@@ -62,6 +65,23 @@ def test_writes_while_merging_goes_on(merger: Merger, work: MemWork) -> None:
         if turn % 10 == 9:
             work.check()
     merger.merge(work)
+    work.check()
+
+
+@pytest.mark.parametrize("thp", [False, True])
+def test_a_page_shared_by_fork_is_not_merged_with_itself(merger: Merger, work: MemWork, thp: bool) -> None:
+    """Nothing can be saved, so nothing is counted: and a huge page is not split for it."""
+    parent = work.process()
+    area = parent.map(pages=512, thp=thp)
+    area.fill(Kind.FILLED, KEY, step=1)
+    before = area.frames()["pagemap"] & PFN_MASK
+    parent.fork()
+    merger["run"] = RUN
+    merger.passes(4)
+    assert merger.counts() == (0, 0, 0) == merger.expected(work)
+    assert (area.frames()["pagemap"] & PFN_MASK == before).all()
+    smaps = merger.guest.read(f"/proc/{parent.pid}/smaps_rollup")
+    assert ("AnonHugePages:      2048 kB" in smaps) == thp
     work.check()
 
 
