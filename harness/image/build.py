@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from harness.packages.lock import load_lock, lock_path
 from harness.packages.recipe import load_recipe
 from harness.progress import step
 from harness.sandbox import Sandbox
-from harness.store import built_folder, file_sha256, key_of
+from harness.store import built_folder, file_sha256, key_of, remove_tree
 from harness.toolroot import tool_root, unpacked_groups
 
 FILES = ("vmlinuz", "vmlinux", "initramfs", "root.erofs", "modules.erofs")
@@ -106,10 +105,12 @@ def _build(config: Config, kernel: str, folder: Path) -> None:
         raise SamepageError("the lock names no kernel release", where=lock_path(config.images, f"kernel-{kernel}"))
     tools = Sandbox(tool_root(config, "tools"))
     package_tree = unpacked_groups(config, f"kernel-{kernel}", ["image"])
-    with tempfile.TemporaryDirectory(prefix="image-", dir=config.cache) as scratch:
-        programs = _compile_all(config, recipe, Path(scratch))
-        _build_root(config, recipe, programs, tools, Path(scratch), folder)
-        _build_kernel(recipe, programs, tools, package_tree, release, Path(scratch), folder)
+    scratch = folder / "scratch"  # inside, so that nothing of a killed build stays
+    scratch.mkdir()
+    programs = _compile_all(config, recipe, scratch)
+    _build_root(config, recipe, programs, tools, scratch, folder)
+    _build_kernel(recipe, programs, tools, package_tree, release, scratch, folder)
+    remove_tree(scratch)
     files = {name: file_sha256(folder / name) for name in FILES}
     total = hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in files.items()).encode()).hexdigest()
     manifest = _Manifest(kernel=kernel, release=release, sha256=total, files=files)

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 
 from harness.config import Config
 from harness.errors import CheckFailed
 from harness.module.build import BUILD_PATH, kbuild_for, source_files, synchronise
 from harness.progress import step
-from harness.store import built_folder, key_of
+from harness.store import built_folder, key_of, remove_tree
 
 # Since 6.8 kbuild itself says -Wall -Wextra. Silenced is what the kernel's own headers rely on.
 _WARNINGS = (
@@ -35,8 +34,8 @@ def module_findings(config: Config, source: Path, kernel: str) -> list[str]:
     key = key_of(Path(__file__).read_bytes(), kbuild.root.name, *inputs)
 
     def check(folder: Path) -> None:
-        with step(f"Checking {source.name} (W=1, sparse)"), tempfile.TemporaryDirectory(dir=config.cache) as name:
-            work = Path(name)
+        with step(f"Checking {source.name} (W=1, sparse)"):
+            work = folder / "work"
             synchronise(files, work)
             result = kbuild.make(work, _VARIABLES)
             said = result.stdout.decode(errors="replace") + result.stderr.decode(errors="replace")
@@ -47,6 +46,7 @@ def module_findings(config: Config, source: Path, kernel: str) -> list[str]:
                 raise CheckFailed(f"kbuild did not call sparse:\n{said.strip()}", where=source)
             found = {match["text"]: None for match in map(_FINDING.match, said.splitlines()) if match}
             (folder / _REPORT).write_text("".join(f"{line}\n" for line in found))
+            remove_tree(work)
 
     folder = built_folder(config.cache / "lint" / f"{kernel}-{key}", check, keep=32)
     return (folder / _REPORT).read_text().splitlines()
