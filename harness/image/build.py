@@ -15,7 +15,7 @@ from harness.errors import SamepageError
 from harness.image.cpio import newc_archive
 from harness.image.erofs import make_erofs
 from harness.image.kernel import extract_vmlinux, find_vmlinuz
-from harness.image.modules import index_modules, module_tree, read_module
+from harness.image.modules import ModuleIndex, index_modules, module_tree, read_module
 from harness.image.programs import compile_program
 from harness.image.recipe import ImageRecipe, guest_sources, load_image_recipe, overlay_folder
 from harness.image.root import base_tree, root_tree
@@ -99,17 +99,26 @@ def _inputs(config: Config, kernel: str) -> Iterator[Path]:
 
 
 def _build(config: Config, kernel: str, folder: Path) -> None:
-    recipe = load_image_recipe(config.images)
     release = load_lock(config.images, f"kernel-{kernel}").release
     if release is None:
         raise SamepageError("the lock names no kernel release", where=lock_path(config.images, f"kernel-{kernel}"))
-    tools = Sandbox(tool_root(config, "tools"))
-    package_tree = unpacked_groups(config, f"kernel-{kernel}", ["image"])
     scratch = folder / "scratch"  # inside, so that nothing of a killed build stays
     scratch.mkdir()
-    programs = _compile_all(config, recipe, scratch)
-    _build_root(config, recipe, programs, tools, scratch, folder)
-    _build_kernel(recipe, programs, tools, package_tree, release, scratch, folder)
+    build = _Build(
+        config=config,
+        recipe=load_image_recipe(config.images),
+        release=release,
+        tools=Sandbox(tool_root(config, "tools")),
+        package_tree=unpacked_groups(config, f"kernel-{kernel}", ["image"]),
+        scratch=scratch,
+        folder=folder,
+    )
+    programs = build.compile_programs()
+    build.make_root(programs)
+    index = index_modules(config, build.tools, build.package_tree, release)
+    build.make_modules(index)
+    build.make_initramfs(index, programs)
+    build.copy_kernel()
     remove_tree(scratch)
     files = {name: file_sha256(folder / name) for name in FILES}
     total = hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in files.items()).encode()).hexdigest()
@@ -117,54 +126,61 @@ def _build(config: Config, kernel: str, folder: Path) -> None:
     (folder / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
 
 
-def _compile_all(config: Config, recipe: ImageRecipe, scratch: Path) -> dict[str, Path]:
-    toolchain = Sandbox(tool_root(config, recipe.toolchain))
-    out = scratch / "programs"
-    out.mkdir()
-    with step("Compiling the guest's programs"):
-        sources = guest_sources(config.images)
-        return {name: compile_program(toolchain, sources, name, item, out) for name, item in recipe.program.items()}
+@dataclass(frozen=True)
+class _Build:
+    """One image in the making: its files appear in `folder`."""
 
+    config: Config
+    recipe: ImageRecipe
+    release: str
+    tools: Sandbox
+    package_tree: Path
+    scratch: Path
+    folder: Path
 
-def _build_root(
-    config: Config, recipe: ImageRecipe, programs: dict[str, Path], tools: Sandbox, scratch: Path, folder: Path
-) -> None:
-    base = base_tree(config)
-    stage = scratch / "root"
-    stage.mkdir()
-    with step("Building the guest's root"):
-        installed = {item.path: programs[name] for name, item in recipe.program.items()}
-        links = {link: f"/{item.path}" for item in recipe.program.values() for link in item.links}
-        root_tree(base, overlay_folder(config.images), installed, links, stage)
-        make_erofs(tools, stage, folder / "root.erofs")
+    def compile_programs(self) -> dict[str, Path]:
+        toolchain = Sandbox(tool_root(self.config, self.recipe.toolchain))
+        sources = guest_sources(self.config.images)
+        out = self.scratch / "programs"
+        out.mkdir()
+        with step("Compiling the guest's programs"):
+            return {
+                name: compile_program(toolchain, sources, name, program, out)
+                for name, program in self.recipe.program.items()
+            }
 
+    def make_root(self, programs: dict[str, Path]) -> None:
+        base = base_tree(self.config)
+        stage = self.scratch / "root"
+        stage.mkdir()
+        with step("Building the guest's root"):
+            installed = {item.path: programs[name] for name, item in self.recipe.program.items()}
+            links = {link: f"/{item.path}" for item in self.recipe.program.values() for link in item.links}
+            root_tree(base, overlay_folder(self.config.images), installed, links, stage)
+            make_erofs(self.tools, stage, self.folder / "root.erofs")
 
-def _build_kernel(
-    recipe: ImageRecipe,
-    programs: dict[str, Path],
-    tools: Sandbox,
-    package_tree: Path,
-    release: str,
-    scratch: Path,
-    folder: Path,
-) -> None:
-    with step(f"Selecting modules of Linux {release}"):
-        index = index_modules(tools, package_tree, release, scratch / "depmod")
-        boot = index.load_order(recipe.modules.boot, every_provider=False)
-        chosen = index.load_order([*recipe.modules.boot, *recipe.modules.root], every_provider=True)
-        make_erofs(
-            tools, module_tree(tools, package_tree, release, chosen, scratch / "modules"), folder / "modules.erofs"
-        )
-    with step("Building the initramfs and the kernel"):
+    def make_modules(self, index: ModuleIndex) -> None:
+        wanted = [*self.recipe.modules.boot, *self.recipe.modules.root]
+        with step(f"Selecting modules of Linux {self.release}"):
+            chosen = index.load_order(wanted, every_provider=True)
+            tree = module_tree(self.tools, self.package_tree, self.release, chosen, self.scratch / "modules")
+            make_erofs(self.tools, tree, self.folder / "modules.erofs")
+
+    def make_initramfs(self, index: ModuleIndex, programs: dict[str, Path]) -> None:
         files = {
-            item.initramfs: (0o755, programs[name].read_bytes())
-            for name, item in recipe.program.items()
-            if item.initramfs
+            program.initramfs: (0o755, programs[name].read_bytes())
+            for name, program in self.recipe.program.items()
+            if program.initramfs
         }
-        names = {path: f"modules/{Path(path).name.removesuffix('.xz')}" for path in boot}
-        files |= {name: (0o644, read_module(package_tree, release, path)) for path, name in names.items()}
-        files["modules.load"] = (0o644, "".join(f"/{name}\n" for name in names.values()).encode())
-        (folder / "initramfs").write_bytes(newc_archive(files))
-        vmlinuz = find_vmlinuz(package_tree, release)
-        (folder / "vmlinuz").write_bytes(vmlinuz.read_bytes())
-        (folder / "vmlinux").write_bytes(extract_vmlinux(tools, vmlinuz))
+        load = []
+        for path in index.load_order(self.recipe.modules.boot, every_provider=False):
+            name = f"modules/{Path(path).name.removesuffix('.xz')}"
+            files[name] = (0o644, read_module(self.package_tree, self.release, path))
+            load.append(f"/{name}\n")
+        files["modules.load"] = (0o644, "".join(load).encode())
+        (self.folder / "initramfs").write_bytes(newc_archive(files))
+
+    def copy_kernel(self) -> None:
+        vmlinuz = find_vmlinuz(self.package_tree, self.release)
+        (self.folder / "vmlinuz").write_bytes(vmlinuz.read_bytes())
+        (self.folder / "vmlinux").write_bytes(extract_vmlinux(self.tools, vmlinuz))

@@ -9,8 +9,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.config import Config
 from harness.errors import SamepageError
+from harness.progress import step
 from harness.sandbox import Sandbox
+from harness.store import built_folder, key_of
 
 _GENERIC = "_generic"
 
@@ -101,15 +104,19 @@ def _lines(path: Path) -> Iterator[str]:
     return (line for line in text.splitlines() if line and not line.startswith("#"))
 
 
-def index_modules(tools: Sandbox, package_tree: Path, release: str, scratch: Path) -> ModuleIndex:
-    """Run depmod over all modules of an unpacked kernel package, writing to `scratch`."""
+def index_modules(config: Config, tools: Sandbox, package_tree: Path, release: str) -> ModuleIndex:
+    """Return what depmod says about all modules of an unpacked kernel package; it is asked once for each package."""
     source = package_tree / "usr/lib/modules" / release
-    out = scratch / "lib/modules" / release
-    out.mkdir(parents=True)
-    depmod = ["depmod", "-b", "/kernel", "-o", "/out", release]
-    tools.run(depmod, ro={source: f"/kernel/lib/modules/{release}"}, rw={scratch: "/out"})
-    shutil.copyfile(source / "modules.builtin", out / "modules.builtin")
-    return ModuleIndex.from_depmod(out)
+
+    def build(folder: Path) -> None:
+        with step(f"Indexing the modules of Linux {release}"):
+            depmod = ["depmod", "-b", "/kernel", "-o", "/out", release]
+            tools.run(depmod, ro={source: f"/kernel/lib/modules/{release}"}, rw={folder: "/out"})
+        shutil.copyfile(source / "modules.builtin", folder / "lib/modules" / release / "modules.builtin")
+
+    key = key_of(tools.root.name, package_tree.name)
+    folder = built_folder(config.cache / "roots" / f"depmod-{release}-{key}", build, keep=2)
+    return ModuleIndex.from_depmod(folder / "lib/modules" / release)
 
 
 def read_module(package_tree: Path, release: str, path: str) -> bytes:
