@@ -201,10 +201,10 @@ def expect(
     mapped = groups.mapped[counted]
     full, rest = np.divmod(mapped, max_page_sharing)
     shared = full + ((rest > 1) | ((rest == 1) & (full == 0)))
-    left_over = (rest == 1) & (full > 0)
     for digest, least in (least_frames or {}).items():
         at = groups.digests[counted] == np.uint64(digest)
         shared[at] = np.maximum(shared[at], np.minimum(least, mapped[at]))
+    left_over = (rest == 1) & (full > 0) & (shared == full)
     return Expected(int(shared.sum()), int((mapped - left_over - shared).sum()), zero_pages)
 
 
