@@ -117,5 +117,6 @@ def test_our_locks_hold_what_the_recipes_ask_for(name: str) -> None:
 
 
 def test_unknown_recipe_names_the_known_ones() -> None:
-    with pytest.raises(SamepageError, match=r"guest, kernel-6\.12"):
+    with pytest.raises(SamepageError) as caught:
         load_recipe(IMAGES, "kernel-9.9")
+    assert all(name in str(caught.value) for name in RECIPES)
