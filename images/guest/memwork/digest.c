@@ -80,7 +80,7 @@ int digest_process(int pid)
 	snprintf(path, sizeof(path), "/proc/%d/maps", pid);
 	if (target.memory < 0)
 		target.error = "mem";
-	else if (for_each_mapping(path, digest_mapping, &target) && !target.error)
+	else if (visit_mappings(path, digest_mapping, &target) && !target.error)
 		target.error = "maps";
 	struct record end = { .address = END_OF_PROCESS, .digest = target.pages };
 

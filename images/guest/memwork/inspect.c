@@ -113,7 +113,7 @@ static void remember(const struct mapping *mapping, void *unused)
 
 void remember_own_memory(void)
 {
-	if (!own_count && for_each_mapping("/proc/self/maps", remember, NULL))
+	if (!own_count && visit_mappings("/proc/self/maps", remember, NULL))
 		fail("/proc/self/maps");
 }
 
@@ -134,7 +134,7 @@ int merge_any_on(void)
 
 	if (prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0))
 		return errno;
-	if (for_each_mapping("/proc/self/maps", keep_from_merging, &error))
+	if (visit_mappings("/proc/self/maps", keep_from_merging, &error))
 		return errno;
 	return error;
 }

@@ -43,7 +43,7 @@ static bool parse(const char *line, struct mapping *mapping)
 		      mapping->permissions, mapping->name) >= 3;
 }
 
-int for_each_mapping(const char *path, void (*visit)(const struct mapping *mapping, void *argument), void *argument)
+int visit_mappings(const char *path, void (*visit)(const struct mapping *mapping, void *argument), void *argument)
 {
 	char *text = unmergeable_memory(TEXT_BYTES);
 	int result = read_text(path, text);

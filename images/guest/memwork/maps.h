@@ -12,6 +12,6 @@ struct mapping {
 };
 
 /* Returns 0 or -1 with errno set. */
-int for_each_mapping(const char *path, void (*visit)(const struct mapping *mapping, void *argument), void *argument);
+int visit_mappings(const char *path, void (*visit)(const struct mapping *mapping, void *argument), void *argument);
 
 #endif

@@ -141,7 +141,8 @@ static int64_t count_pages(uint32_t size, size_t item)
 	uint64_t limit = MAX_PAYLOAD / item, pages = 0;
 
 	for (size_t i = 0; i < size / sizeof(*ranges); i++) {
-		if (ranges[i].pages > limit || (pages += ranges[i].pages) > limit) {
+		pages += ranges[i].pages;
+		if (ranges[i].pages > limit || pages > limit) {
 			reply_error(E2BIG, "too many pages for one answer");
 			return -1;
 		}
