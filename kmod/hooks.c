@@ -14,13 +14,18 @@
 #include "samepage.h"
 
 /* Mappings whose pages are not plain private memory are left alone. */
-bool sp_vma_compatible(struct vm_area_struct *vma)
+bool sp_flags_compatible(unsigned long vm_flags)
 {
 	const unsigned long never = VM_SHARED | VM_MAYSHARE | VM_PFNMAP | VM_IO |
 				    VM_DONTEXPAND | VM_HUGETLB | VM_MIXEDMAP |
 				    VM_DROPPABLE;
 
-	return !(vma->vm_flags & never) && !vma_is_dax(vma);
+	return !(vm_flags & never);
+}
+
+static bool sp_vma_compatible(struct vm_area_struct *vma)
+{
+	return sp_flags_compatible(vma->vm_flags) && !vma_is_dax(vma);
 }
 
 int sp_hook_enter(struct mm_struct *mm)
@@ -45,7 +50,7 @@ int sp_hook_madvise(struct vm_area_struct *vma, unsigned long start,
 	case MADV_MERGEABLE:
 		if ((vma->vm_flags & VM_MERGEABLE) || !sp_vma_compatible(vma))
 			return 0;
-		if (!test_bit(MMF_VM_MERGEABLE, &mm->flags)) {
+		if (!mm_flags_test(MMF_VM_MERGEABLE, mm)) {
 			err = sp_hook_enter(mm);
 			if (err)
 				return err;
@@ -101,30 +106,33 @@ static int sp_remove_all(struct mm_struct *mm)
 	return 0;
 }
 
+/* The scanner let go of a process that had nothing to merge: it has now. */
+void sp_hook_new_mapping(struct mm_struct *mm)
+{
+	if (!mm_flags_test(MMF_VM_MERGEABLE, mm))
+		sp_hook_enter(mm);
+}
+
 /* A new mapping of a process that merges all of its memory. */
 void sp_hook_add_vma(struct vm_area_struct *vma)
 {
-	struct mm_struct *mm = vma->vm_mm;
-
-	if (!test_bit(MMF_VM_MERGE_ANY, &mm->flags))
+	if (!mm_flags_test(MMF_VM_MERGE_ANY, vma->vm_mm))
 		return;
 	sp_add_vma(vma);
-	/* The scanner lets go of a process that had nothing to merge. */
-	if (!test_bit(MMF_VM_MERGEABLE, &mm->flags))
-		sp_hook_enter(mm);
+	sp_hook_new_mapping(vma->vm_mm);
 }
 
 int sp_hook_enable_merge_any(struct mm_struct *mm)
 {
-	if (test_bit(MMF_VM_MERGE_ANY, &mm->flags))
+	if (mm_flags_test(MMF_VM_MERGE_ANY, mm))
 		return 0;
-	if (!test_bit(MMF_VM_MERGEABLE, &mm->flags)) {
+	if (!mm_flags_test(MMF_VM_MERGEABLE, mm)) {
 		int err = sp_hook_enter(mm);
 
 		if (err)
 			return err;
 	}
-	set_bit(MMF_VM_MERGE_ANY, &mm->flags);
+	mm_flags_set(MMF_VM_MERGE_ANY, mm);
 	sp_add_all(mm);
 	return 0;
 }
@@ -134,22 +142,22 @@ int sp_hook_disable_merge_any(struct mm_struct *mm)
 {
 	int err;
 
-	if (!test_bit(MMF_VM_MERGE_ANY, &mm->flags))
+	if (!mm_flags_test(MMF_VM_MERGE_ANY, mm))
 		return 0;
 	err = sp_remove_all(mm);
 	if (err)
 		sp_add_all(mm);
 	else
-		clear_bit(MMF_VM_MERGE_ANY, &mm->flags);
+		mm_flags_clear(MMF_VM_MERGE_ANY, mm);
 	return err;
 }
 
 int sp_hook_disable(struct mm_struct *mm)
 {
 	mmap_assert_write_locked(mm);
-	if (!test_bit(MMF_VM_MERGEABLE, &mm->flags))
+	if (!mm_flags_test(MMF_VM_MERGEABLE, mm))
 		return 0;
-	if (test_bit(MMF_VM_MERGE_ANY, &mm->flags))
+	if (mm_flags_test(MMF_VM_MERGE_ANY, mm))
 		return sp_hook_disable_merge_any(mm);
 	return sp_remove_all(mm);
 }

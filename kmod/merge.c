@@ -272,7 +272,8 @@ int sp_merge_into(struct sp_stable *stable, struct sp_item *item)
 	if (err == -EEXIST)	/* shared by fork */
 		err = 0;
 	if (!err)
-		sp_stable_attach(stable, item, vma->anon_vma);
+		sp_stable_attach(stable, item, vma->anon_vma,
+				 linear_page_index(vma, addr));
 	folio_unlock(kfolio);
 	folio_put(kfolio);
 unlock:
@@ -291,7 +292,7 @@ static void sp_convert(struct sp_frozen *f, struct sp_stable *stable,
 		folio_mark_dirty(f->folio);
 	f->entry = pte_wrprotect(pte_mkclean(f->entry));
 	stable->pfn = folio_pfn(f->folio);
-	sp_stable_attach(stable, item, anon_vma);
+	sp_stable_attach(stable, item, anon_vma, linear_page_index(f->vma, f->addr));
 	WRITE_ONCE(f->folio->mapping, sp_folio_ksm_mapping(stable));
 	folio_mark_accessed(f->folio);
 	/* Its entries will all be clean: only the folio says that it needs swap. */

@@ -60,8 +60,8 @@ static void sp_free(struct sp_space *space, enum sp_fate fate)
 	 * again.
 	 */
 	if (fate == SP_DROP_EXITED)
-		clear_bit(MMF_VM_MERGE_ANY, &mm->flags);
-	clear_bit(MMF_VM_MERGEABLE, &mm->flags);
+		mm_flags_clear(MMF_VM_MERGE_ANY, mm);
+	mm_flags_clear(MMF_VM_MERGEABLE, mm);
 	mmdrop(mm);
 }
 
@@ -136,7 +136,7 @@ int sp_enter(struct mm_struct *mm)
 	else
 		list_add_tail(&space->list, &sp_space_list);
 	mmgrab(mm);
-	set_bit(MMF_VM_MERGEABLE, &mm->flags);
+	mm_flags_set(MMF_VM_MERGEABLE, mm);
 	spin_unlock(&sp_registry_lock);
 
 	if (was_empty)

@@ -17,6 +17,22 @@
 
 #include "samepage.h"
 
+/*
+ * Where the anon_vma keeps the mappings of a sharer: at one index, so that a
+ * walk does not visit every mapping of every process forked from a common
+ * parent. Unknown only where mremap() moved a mapping very far.
+ */
+static void sp_item_pgoff(const struct sp_item *item, pgoff_t *first, pgoff_t *last)
+{
+	if (item->pgoff_delta == SP_PGOFF_ANY) {
+		*first = 0;
+		*last = ULONG_MAX;
+	} else {
+		*first = (sp_item_address(item) >> PAGE_SHIFT) + item->pgoff_delta;
+		*last = *first;
+	}
+}
+
 enum sp_walk { SP_WALK_ON, SP_WALK_DONE };
 
 static bool sp_lock_anon_vma(struct anon_vma *anon_vma,
@@ -43,10 +59,12 @@ static enum sp_walk sp_walk_sharer(struct folio *folio, struct sp_item *item,
 	unsigned long addr = sp_item_address(item);
 	enum sp_walk walk = SP_WALK_ON;
 	struct anon_vma_chain *vmac;
+	pgoff_t first, last;
 
+	sp_item_pgoff(item, &first, &last);
 	if (!sp_lock_anon_vma(anon_vma, rwc))
 		return SP_WALK_DONE;
-	anon_vma_interval_tree_foreach(vmac, &anon_vma->rb_root, 0, ULONG_MAX) {
+	anon_rmap_tree_foreach(vmac, anon_vma, first, last) {
 		struct vm_area_struct *vma = vmac->vma;
 		bool own;
 
@@ -87,7 +105,8 @@ void sp_hook_rmap_walk(struct folio *folio, struct rmap_walk_control *rwc)
 }
 
 /* The processes that must hear of a memory failure in @page. */
-void sp_hook_collect_procs(struct folio *folio, struct page *page,
+void sp_hook_collect_procs(sp_collect_const struct folio *folio,
+			   sp_collect_const struct page *page,
 			   struct list_head *to_kill, int force_early)
 {
 	struct sp_stable *stable = sp_folio_stable(folio);
@@ -99,15 +118,16 @@ void sp_hook_collect_procs(struct folio *folio, struct page *page,
 	hlist_for_each_entry(item, &stable->sharers, link) {
 		unsigned long addr = sp_item_address(item);
 		struct anon_vma_chain *vmac;
+		pgoff_t first, last;
 
+		sp_item_pgoff(item, &first, &last);
 		anon_vma_lock_read(item->anon_vma);
 		rcu_read_lock();
 		for_each_process(leader) {
 			task = task_early_kill(leader, force_early);
 			if (!task)
 				continue;
-			anon_vma_interval_tree_foreach(vmac, &item->anon_vma->rb_root,
-						       0, ULONG_MAX)
+			anon_rmap_tree_foreach(vmac, item->anon_vma, first, last)
 				if (vmac->vma->vm_mm == task->mm)
 					add_to_kill_ksm(task, page, vmac->vma,
 							to_kill, addr);
@@ -163,7 +183,7 @@ struct folio *sp_hook_might_need_to_copy(struct folio *folio,
 	if (!folio_test_uptodate(folio))
 		return folio;		/* the fault reports the I/O error */
 
-	copy = vma_alloc_folio(GFP_HIGHUSER_MOVABLE, 0, vma, addr, false);
+	copy = sp_vma_alloc_page(vma, addr);
 	if (copy && mem_cgroup_charge(copy, vma->vm_mm, GFP_KERNEL)) {
 		folio_put(copy);
 		copy = NULL;

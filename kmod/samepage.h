@@ -56,6 +56,8 @@ struct sp_block {
 
 enum sp_item_state { SP_LOOSE, SP_CANDIDATE, SP_SHARER };
 
+#define SP_PGOFF_ANY S32_MIN	/* the index is too far from the address */
+
 /* What a slot points to once its page is in a tree. */
 struct sp_item {
 	struct sp_block *block;
@@ -63,8 +65,13 @@ struct sp_item {
 	u8 state;
 	u8 age;				/* passes seen: smart scan */
 	u8 skips;			/* passes still to skip */
-	u16 domain;
-	u16 nid;
+	union {
+		struct {		/* SP_CANDIDATE */
+			u16 domain;
+			u16 nid;
+		};
+		s32 pgoff_delta;	/* SP_SHARER: from address to index */
+	};
 	union {
 		struct {		/* SP_CANDIDATE */
 			struct rb_node node;
@@ -203,7 +210,7 @@ struct sp_stable *sp_stable_find(const struct sp_key *key);
 struct sp_stable *sp_stable_next(struct sp_stable *stable, const struct sp_key *key);
 struct folio *sp_stable_folio_lock(struct sp_stable *stable);
 void sp_stable_attach(struct sp_stable *stable, struct sp_item *item,
-		      struct anon_vma *anon_vma);
+		      struct anon_vma *anon_vma, pgoff_t pgoff);
 void sp_stable_detach(struct sp_item *item);
 void sp_stable_prune(void);
 bool sp_stable_release_all(void);
@@ -235,6 +242,7 @@ void sp_unmerge_ignore_signals(bool ignore);
 /* scan.c */
 enum sp_run { SP_RUN_STOP, SP_RUN_MERGE, SP_RUN_UNMERGE };
 extern unsigned long sp_run;
+bool sp_has_mergeable(struct mm_struct *mm);
 void sp_scan_wake(void);
 void sp_scan_retime(void);
 void sp_cursor_reset(void);
@@ -243,10 +251,16 @@ int sp_scan_start(void);
 void sp_scan_stop(void);
 
 /* hooks.c */
-bool sp_vma_compatible(struct vm_area_struct *vma);
+bool sp_flags_compatible(unsigned long vm_flags);
+void sp_hook_new_mapping(struct mm_struct *mm);
 int sp_hook_madvise(struct vm_area_struct *vma, unsigned long start,
 		    unsigned long end, int advice, unsigned long *vm_flags);
 void sp_hook_add_vma(struct vm_area_struct *vma);
+#ifdef SP_HAVE_KSM_VMA_FLAGS
+vma_flags_t sp_hook_vma_flags(struct mm_struct *mm, const struct file *file,
+			      vma_flags_t flags);
+#endif
+bool sp_hook_process_mergeable(struct mm_struct *mm);
 int sp_hook_enable_merge_any(struct mm_struct *mm);
 int sp_hook_disable_merge_any(struct mm_struct *mm);
 int sp_hook_disable(struct mm_struct *mm);
@@ -260,7 +274,8 @@ struct folio *sp_hook_might_need_to_copy(struct folio *folio,
 					 unsigned long addr);
 void sp_hook_rmap_walk(struct folio *folio, struct rmap_walk_control *rwc);
 void sp_hook_migrate(struct folio *newfolio, struct folio *folio);
-void sp_hook_collect_procs(struct folio *folio, struct page *page,
+void sp_hook_collect_procs(sp_collect_const struct folio *folio,
+			   sp_collect_const struct page *page,
 			   struct list_head *to_kill, int force_early);
 
 /* hotplug.c */

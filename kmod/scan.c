@@ -32,7 +32,7 @@ static unsigned int sp_adoptions;	/* passes that look for latecomers yet */
 static struct sp_batch sp_batch;	/* sp_scan_mutex; too large for the stack */
 
 /* Any mergeable mapping left? Decides whether the mm stays registered. */
-static bool sp_has_mergeable(struct mm_struct *mm)
+bool sp_has_mergeable(struct mm_struct *mm)
 {
 	VMA_ITERATOR(vmi, mm, 0);
 	struct vm_area_struct *vma;

@@ -217,15 +217,18 @@ struct sp_stable *sp_stable_find(const struct sp_key *key)
 }
 
 /*
- * Make @item a sharer. Needs the folio lock, and mmap_lock or the page-table
+ * Make @item a sharer, at index @pgoff of @anon_vma. Needs the folio lock, and mmap_lock or the page-table
  * lock, under which @anon_vma cannot go away.
  */
 void sp_stable_attach(struct sp_stable *stable, struct sp_item *item,
-		      struct anon_vma *anon_vma)
+		      struct anon_vma *anon_vma, pgoff_t pgoff)
 {
+	long delta = pgoff - (sp_item_address(item) >> PAGE_SHIFT);
+
 	if (item->state == SP_CANDIDATE)
 		sp_unstable_remove(item);
 	item->state = SP_SHARER;
+	item->pgoff_delta = delta == (s32)delta ? delta : SP_PGOFF_ANY;
 	item->stable = stable;
 	item->anon_vma = anon_vma;
 	get_anon_vma(anon_vma);

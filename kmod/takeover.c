@@ -65,14 +65,14 @@ static void sp_adopt(struct mm_struct *mm)
 {
 	bool any;
 
-	if (!test_bit(MMF_VM_MERGEABLE, &mm->flags))
+	if (!mm_flags_test(MMF_VM_MERGEABLE, mm))
 		return;
 	mmap_write_lock(mm);
-	if (test_bit(MMF_VM_MERGEABLE, &mm->flags) && !sp_registered(mm)) {
-		any = test_bit(MMF_VM_MERGE_ANY, &mm->flags);
+	if (mm_flags_test(MMF_VM_MERGEABLE, mm) && !sp_registered(mm)) {
+		any = mm_flags_test(MMF_VM_MERGE_ANY, mm);
 		sp_original_exit(mm);	/* clears both flags */
 		if (any)
-			set_bit(MMF_VM_MERGE_ANY, &mm->flags);
+			mm_flags_set(MMF_VM_MERGE_ANY, mm);
 		if (sp_enter(mm))
 			pr_warn("no memory to register a process: it is not merged\n");
 	}
@@ -167,12 +167,12 @@ static void sp_return(struct sp_space *space)
 		return;
 	}
 	mmap_write_lock(mm);
-	any = test_bit(MMF_VM_MERGE_ANY, &mm->flags);
+	any = mm_flags_test(MMF_VM_MERGE_ANY, mm);
 	sp_cursor_advance(space, SP_DROP_IDLE);
 	while (sp_original_enter(mm))
 		msleep(20);	/* out of memory */
 	if (any)
-		set_bit(MMF_VM_MERGE_ANY, &mm->flags);
+		mm_flags_set(MMF_VM_MERGE_ANY, mm);
 	mmap_write_unlock(mm);
 	mmput_async(mm);
 }
@@ -206,19 +206,14 @@ static void sp_post_unpatch(struct klp_object *object)
 	pr_info("handed back to in-tree KSM\n");
 }
 
+/* Each has the type of the function that it stands for. */
+#define FUNCTION(name, ours) static_assert(__same_type(name, ours));
+#include "compat/functions.def"
+#undef FUNCTION
+
+#define FUNCTION(name, ours) { .old_name = #name, .new_func = ours },
 static struct klp_func sp_functions[] = {
-	{ .old_name = "ksm_madvise", .new_func = sp_hook_madvise },
-	{ .old_name = "ksm_add_vma", .new_func = sp_hook_add_vma },
-	{ .old_name = "ksm_enable_merge_any", .new_func = sp_hook_enable_merge_any },
-	{ .old_name = "ksm_disable_merge_any", .new_func = sp_hook_disable_merge_any },
-	{ .old_name = "ksm_disable", .new_func = sp_hook_disable },
-	{ .old_name = "__ksm_enter", .new_func = sp_hook_enter },
-	{ .old_name = "__ksm_exit", .new_func = sp_hook_exit },
-	{ .old_name = "ksm_might_need_to_copy", .new_func = sp_hook_might_need_to_copy },
-	{ .old_name = "rmap_walk_ksm", .new_func = sp_hook_rmap_walk },
-	{ .old_name = "folio_migrate_ksm", .new_func = sp_hook_migrate },
-	{ .old_name = "collect_procs_ksm", .new_func = sp_hook_collect_procs },
-	{ .old_name = "ksm_process_profit", .new_func = sp_hook_process_profit },
+#include "compat/functions.def"
 	{ }
 };
 

@@ -10,8 +10,6 @@
 #include <linux/mm.h>
 #include <linux/oom.h>
 #include <linux/sched/signal.h>
-#include <linux/swap.h>
-#include <linux/swapops.h>
 
 #include "samepage.h"
 
@@ -27,17 +25,17 @@ void sp_unmerge_ignore_signals(bool ignore)
 static bool sp_entry_merged(struct vm_area_struct *vma, unsigned long addr,
 			    pte_t entry)
 {
+	struct folio *migrating;
 	struct page *page;
 
 	if (pte_present(entry)) {
 		if (is_ksm_zero_pte(entry))
 			return true;
 		page = vm_normal_page(vma, addr, entry);
-		return page && PageKsm(page);
+		return page && folio_test_ksm(page_folio(page));
 	}
-	if (!pte_none(entry) && is_migration_entry(pte_to_swp_entry(entry)))
-		return folio_test_ksm(pfn_swap_entry_folio(pte_to_swp_entry(entry)));
-	return false;
+	migrating = sp_migrating_folio(entry);
+	return migrating && folio_test_ksm(migrating);
 }
 
 static int sp_find_merged(pmd_t *pmd, unsigned long addr, unsigned long end,

@@ -13,6 +13,10 @@
 #include <asm/ibt.h>
 #include "compat.h"
 
+#ifndef SP_HAVE_ENDBR_UNDERSCORED
+#define __is_endbr is_endbr
+#endif
+
 #define SHIM(ret, name, params, args)				\
 	DEFINE_STATIC_CALL_NULL(sp_shim_##name, name);		\
 	ret name params						\
@@ -91,7 +95,7 @@ static int sp_find_lookup(void)
 /* Behind ENDBR (or what replaced it) and the fentry call lies the original. */
 static void *sp_past_fentry(void *function)
 {
-	if (is_endbr(*(u32 *)function))
+	if (__is_endbr(*(u32 *)function))
 		function += 4;
 	return function + MCOUNT_INSN_SIZE;
 }

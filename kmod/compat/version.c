@@ -13,7 +13,7 @@
 #define SP_KERNEL_FIRST KERNEL_VERSION(6, 12, 0)
 #endif
 #ifndef SP_KERNEL_END
-#define SP_KERNEL_END KERNEL_VERSION(6, 13, 0)	/* the first one too new */
+#define SP_KERNEL_END KERNEL_VERSION(7, 4, 0)	/* the first one too new */
 #endif
 
 int sp_kernel_check(void)
