@@ -141,13 +141,18 @@ class Channel:
                     self._dispatch(frame)
 
     def _send_waiting(self) -> None:
-        with self._lock, contextlib.suppress(BlockingIOError):
-            while self._unsent:
-                sent = self._sock.send(self._unsent[0])
-                if sent == len(self._unsent[0]):
-                    self._unsent.popleft()
-                else:
-                    self._unsent[0] = self._unsent[0][sent:]
+        with self._lock:
+            try:
+                while self._unsent:
+                    sent = self._sock.send(self._unsent[0])
+                    if sent == len(self._unsent[0]):
+                        self._unsent.popleft()
+                    else:
+                        self._unsent[0] = self._unsent[0][sent:]
+            except BlockingIOError:
+                pass
+            except OSError:
+                self._unsent.clear()  # the agent has gone; its last words are still to be read
 
     def _dispatch(self, frame: Frame) -> None:
         if frame.type is FrameType.HELLO:

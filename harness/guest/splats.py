@@ -48,7 +48,7 @@ KINDS = (
     _kind("kmemleak", r"kmemleak: \d+ new suspected memory leaks", one_line=True),
     _kind("soft lockup", r"(?:watchdog: )?BUG: soft lockup"),
     _kind("workqueue lockup", r"BUG: workqueue lockup"),
-    _kind("hard lockup", r"(?:NMI watchdog: |watchdog: )?(?:CPU\d+: )?(?:Watchdog detected hard LOCKUP|BUG: hard lockup)"),
+    _kind("hard lockup", r"(?:NMI )?(?:watchdog: )?(?:CPU\d+: )?(?:Watchdog detected hard LOCKUP|BUG: hard lockup)"),
     _kind("hung task", r"INFO: task .* blocked for more than \d+ seconds"),
     _kind("RCU stall", r"(?:rcu: )?INFO: rcu\S* (?:self-)?detected (?:expedited )?stalls?"),
     _kind("RCU stall", r"rcu: rcu\S* kthread (?:starved|timer wakeup didn't happen)"),

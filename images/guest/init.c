@@ -26,6 +26,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -308,6 +309,7 @@ static void end(int sig)
 
 static void from_root(void)
 {
+	static const struct rlimit files = { 1024, 524288 };
 	sigset_t set;
 	pid_t agent, shell;
 
@@ -321,6 +323,7 @@ static void from_root(void)
 	mount_all();
 	loopback_up();
 	sethostname("samepage", 8);
+	setrlimit(RLIMIT_NOFILE, &files);
 	agent = start_agent();
 	shell = start_shell();
 

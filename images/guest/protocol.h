@@ -30,7 +30,7 @@
 enum frame_type {
 	/* host to guest */
 	FRAME_EXEC = 1,		/* u32 argc, u32 envc, argv, env, cwd: strings ended by NUL */
-	FRAME_FILES = 2,	/* as EXEC; argv names a file operation, see files.h */
+	FRAME_FILES = 2,	/* as EXEC; argv names a file operation, see files.c */
 	FRAME_STDIN = 3,	/* bytes */
 	FRAME_STDIN_END = 4,	/* end of file on stdin */
 	FRAME_KILL = 5,		/* u32 signal, to the whole session */

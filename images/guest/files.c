@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only */
+// SPDX-License-Identifier: GPL-2.0-only
 /*
  * File operations of the agent.  Each runs in a forked child, streams through
  * the child's stdin and stdout, and ends with errno as its exit code: a file
@@ -11,9 +11,6 @@
  *				i32 errno, u32 length of name, u32 length, name, bytes.
  *				A path ending in '/' stands for every regular file in it.
  */
-#ifndef SAMEPAGE_FILES_H
-#define SAMEPAGE_FILES_H
-
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +20,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "agent.h"
 
 #define MAX_SMALL_FILE	(4u << 20)	/* one file of "read", the input of "write" */
 #define MAX_PATHS	(1u << 20)
@@ -224,8 +223,7 @@ static int files_read(void)
 	return 0;
 }
 
-/* The exit code of the child that carries out one file operation. */
-static int files_main(int argc, char **argv)
+int files_main(int argc, char **argv)
 {
 	if (argc == 4 && !strcmp(argv[0], "get"))
 		return files_get(argv[1], argv[2], argv[3]);
@@ -238,5 +236,3 @@ static int files_main(int argc, char **argv)
 	errno = ENOSYS;
 	return files_complain("file operation", argc ? argv[0] : "");
 }
-
-#endif
