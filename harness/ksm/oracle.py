@@ -40,6 +40,8 @@ class AreaModel:
     mergeable: NDArray[np.bool_]
     merged: NDArray[np.bool_]
     """It maps a merged page: merging was seen to have come to its end while it held a duplicate."""
+    inherited: NDArray[np.bool_]
+    """It maps a merged page because its parent did when it forked: max_page_sharing does not hold for it."""
     patches: dict[int, dict[int, int]] = field(default_factory=dict)
     """Bytes written over a page's content: page -> offset -> byte."""
     _digests: Words = field(default_factory=lambda: np.empty(0, np.uint64))
@@ -55,6 +57,7 @@ class AreaModel:
             frames=np.zeros(pages, np.int64),
             mergeable=np.zeros(pages, np.bool_),
             merged=np.zeros(pages, np.bool_),
+            inherited=np.zeros(pages, np.bool_),
             _digests=np.zeros(pages, np.uint64),
             _stale=np.ones(pages, np.bool_),
         )
@@ -97,6 +100,7 @@ class AreaModel:
         self.keys[where] = 0
         self.frames[where] = ABSENT
         self.merged[where] = False
+        self.inherited[where] = False
         self._stale[where] = True
         for page in [page for page in self.patches if page in range(self.pages)[where]]:
             del self.patches[page]
@@ -107,20 +111,23 @@ class AreaModel:
         pages = pages[self.merged[pages]]
         self.frames[pages] = new_frames(len(pages))
         self.merged[pages] = False
+        self.inherited[pages] = False
 
     def resized(self, pages: int) -> AreaModel:
         """Copy the first `pages` pages, with untouched ones behind them where there are fewer."""
         result = AreaModel.untouched(self.address, pages)
         kept = min(pages, self.pages)
         result.mergeable[:] = self.mergeable.all()
-        for name in ("kinds", "keys", "frames", "mergeable", "merged", "_digests", "_stale"):
+        for name in ("kinds", "keys", "frames", "mergeable", "merged", "inherited", "_digests", "_stale"):
             getattr(result, name)[:kept] = getattr(self, name)[:kept]
         result.patches = {page: dict(patch) for page, patch in self.patches.items() if page < kept}
         return result
 
     def forked(self) -> AreaModel:
         """Copy for a child: the same contents in the same frames."""
-        return deepcopy(self)
+        child = deepcopy(self)
+        child.inherited = child.merged.copy()
+        return child
 
     def page(self, page: int) -> bytes:
         """Return what the page must hold."""
@@ -144,6 +151,7 @@ class AreaModel:
         """Give each page a frame of its own, as a write does."""
         self.frames[pages] = new_frames(len(pages))
         self.merged[pages] = False
+        self.inherited[pages] = False
         self._stale[pages] = True
 
 
@@ -168,16 +176,20 @@ class Candidates:
     digests: Words
     frames: NDArray[np.int64]
     merged: NDArray[np.bool_]
+    inherited: NDArray[np.bool_]
 
     @classmethod
     def of_areas(cls, areas: Iterable[AreaModel], digester: Digester) -> Candidates:
         """Collect them from models."""
-        digests, frames, merged = [np.empty(0, np.uint64)], [np.empty(0, np.int64)], [np.empty(0, np.bool_)]
-        for area in areas:
-            digests.append(area.digests(digester)[area.candidates])
-            frames.append(area.frames[area.candidates])
-            merged.append(area.merged[area.candidates])
-        return cls(np.concatenate(digests), np.concatenate(frames), np.concatenate(merged))
+        parts = [
+            (area.digests(digester)[chosen], area.frames[chosen], area.merged[chosen], area.inherited[chosen])
+            for area in areas
+            if (chosen := area.candidates).any()
+        ]
+        if not parts:
+            none = np.empty(0, np.bool_)
+            return cls(np.empty(0, np.uint64), np.empty(0, np.int64), none, none)
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def expect(
@@ -190,7 +202,8 @@ def expect(
 ) -> Expected:
     """Count what merging can reach with these pages, once it has come to its end.
 
-    No more than `max_page_sharing` pages share one merged page; the one page that this may leave over stays alone.
+    No more than `max_page_sharing` pages share one merged page (fork may add to them); the one page that this may leave
+    over stays alone.
     `least_frames` says for contents (by digest) into how many pages they were merged once: writes thin out the sharers
     of each, and no merger packs them again.
     """
@@ -198,13 +211,13 @@ def expect(
     zero = groups.digests == digester.of_bytes(bytes(PAGE_BYTES))
     zero_pages = int(groups.mapped[zero].sum()) if use_zero_pages else 0
     counted = groups.duplicated & ~zero if use_zero_pages else groups.duplicated
-    mapped = groups.mapped[counted]
-    full, rest = np.divmod(mapped, max_page_sharing)
-    shared = full + ((rest > 1) | ((rest == 1) & (full == 0)))
+    mapped, inherited = groups.mapped[counted], groups.inherited[counted]
+    counting = np.maximum(mapped - inherited, 1)
+    shared = _merged_pages(counting, max_page_sharing)
     for digest, least in (least_frames or {}).items():
         at = groups.digests[counted] == np.uint64(digest)
         shared[at] = np.maximum(shared[at], np.minimum(least, mapped[at]))
-    left_over = (rest == 1) & (full > 0) & (shared == full)
+    left_over = counting > shared * max_page_sharing
     return Expected(int(shared.sum()), int((mapped - left_over - shared).sum()), zero_pages)
 
 
@@ -219,7 +232,7 @@ def mark_merged(areas: Iterable[AreaModel], digester: Digester, *, max_page_shar
     for area in listed:
         area.merged |= area.candidates & np.isin(area.digests(digester), duplicates)
     large = groups.duplicated & (groups.mapped > max_page_sharing)
-    frames = -(-groups.mapped[large] // max_page_sharing)
+    frames = _merged_pages(groups.mapped[large], max_page_sharing)
     return dict(zip(groups.digests[large].tolist(), frames.tolist(), strict=True))
 
 
@@ -229,12 +242,20 @@ def duplicated(candidates: Candidates) -> Words:
     return groups.digests[groups.duplicated]
 
 
+def _merged_pages(mapped: NDArray[np.int64], max_page_sharing: int) -> NDArray[np.int64]:
+    """Return into how many pages so many equal ones are merged; one that is left over stays alone."""
+    full, rest = np.divmod(mapped, max_page_sharing)
+    pages: NDArray[np.int64] = full + ((rest > 1) | ((rest == 1) & (full == 0)))
+    return pages
+
+
 @dataclass(frozen=True)
 class _Groups:
     """For each distinct content: how many pages hold it, and whether they can be merged."""
 
     digests: Words
     mapped: NDArray[np.int64]
+    inherited: NDArray[np.int64]
     duplicated: NDArray[np.bool_]
 
 
@@ -244,4 +265,5 @@ def _group(candidates: Candidates) -> _Groups:
     lies_in = np.unique(np.stack([which, candidates.frames], axis=1), axis=0)
     distinct_frames = np.bincount(lies_in[:, 0], minlength=len(contents))
     was_merged = np.bincount(which, weights=candidates.merged, minlength=len(contents)) > 0
-    return _Groups(contents, mapped, (distinct_frames > 1) | was_merged)
+    inherited = np.bincount(which, weights=candidates.inherited, minlength=len(contents)).astype(np.int64)
+    return _Groups(contents, mapped, inherited, (distinct_frames > 1) | was_merged)

@@ -80,7 +80,8 @@ def candidates(readings: Sequence[tuple[Records, list[tuple[int, int]]]]) -> Can
         chosen.append(records[inside & (records["flags"] & KPF_ZERO_PAGE == 0)])
     pages = np.concatenate(chosen)
     frames = (pages["pagemap"] & PFN_MASK).astype(np.int64)
-    return Candidates(pages["digest"].astype(np.uint64), frames, merged_by_flags(pages["flags"]))
+    merged = merged_by_flags(pages["flags"])
+    return Candidates(pages["digest"].astype(np.uint64), frames, merged, np.zeros(len(pages), np.bool_))
 
 
 def copies(before: Records, after: Records) -> tuple[int, int]:

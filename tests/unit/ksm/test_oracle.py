@@ -94,6 +94,18 @@ def test_thinned_out_pages_are_not_packed_again() -> None:
     assert reach(*models, limit=4, least=least) == Expected(2, 3, 0)
 
 
+def test_fork_goes_beyond_the_limit() -> None:
+    parent, other = area(1, 1), area(1, 1)
+    least = mark_merged([parent, other], DIGESTER, max_page_sharing=4)
+    child = parent.forked()
+    assert reach(parent, other, child, limit=4, least=least) == Expected(1, 5, 0)
+    # A page that came otherwise does not.
+    assert reach(parent, other, child, area(1), limit=4, least=least) == Expected(1, 5, 0)
+    for model in (parent, other):
+        model.discard(slice(None))
+    assert reach(parent, other, child, limit=4, least=least) == Expected(1, 1, 0)
+
+
 def test_against_counting_by_hand() -> None:
     random = np.random.default_rng(3)
     areas = [area(*random.integers(0, 40, 50).tolist()) for _ in range(4)]
