@@ -36,10 +36,9 @@ class Qemu:
             return Sandbox(self.root).command(
                 [PROGRAM, *arguments], ro={path: str(path) for path in files}, devices=devices
             )
-        line = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/", "/"]
-        line += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
-        for path in (*devices, *map(str, files)):
-            line += ["--dev-bind", path, path]
+        line = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/", "/", "--dev", "/dev"]
+        for name in devices:
+            line += ["--dev-bind", name, name]
         return [*line, "--", str(self.program), *arguments]
 
     @property
