@@ -59,6 +59,11 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("samepage: interrupted", err=True)
         sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(2)  # whoever read our output has gone; there is nobody to tell
+    except OSError as error:  # a full disk, a folder that may not be written
+        click.echo(f"samepage: error: {error}", err=True)
+        sys.exit(2)
     except SamepageError as error:
         click.echo(f"samepage: error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -63,3 +63,11 @@ def test_a_bad_setting_is_named(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "speed" in result.stderr
     assert str(tmp_path / "pyproject.toml") in result.stderr
+
+
+def test_a_cache_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = samepage("module", "build", SAMEPAGE_CACHE=str(tmp_path / "file/cache"))
+    assert result.returncode == 2
+    assert str(tmp_path / "file/cache") in result.stderr
+    assert "Traceback" not in result.stderr
