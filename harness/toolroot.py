@@ -18,8 +18,8 @@ from harness.store import built_folder, key_of
 _LAYOUT = "1"
 """Raised when trees come to be unpacked in another way."""
 
-_NOT_IN_TOOL_ROOTS = {"image", "source"}
-"""Groups of a kernel's recipe that are data, not tools."""
+_NOT_IN_TOOL_ROOTS = {"image", "source", "selftests"}
+"""Groups of a kernel's recipe that are data, or that only one use needs."""
 
 
 def tool_root(config: Config, name: str) -> Path:
