@@ -91,7 +91,9 @@ class PythonPrograms(Programs):
             hash_seed = (self._seed * 1000 + instance) % 2**32
             command = [*EXEC_MERGE, "python3", "-m", "inguest.python_program"]
             arguments = [str(self._seed), str(instance), str(self._mib)]
-            env = {"PYTHONHASHSEED": str(hash_seed)}
+            # With a threshold of its own choosing malloc puts large objects now on pages of their own, now on the heap,
+            # as the addresses of this start happen to be: then no two runs could merge the same.
+            env = {"PYTHONHASHSEED": str(hash_seed), "MALLOC_MMAP_THRESHOLD_": "131072"}
             self._streams.append(self._guest.spawn([*command, *arguments], env=env, cwd=FOLDER))
         self._models = [Data(self._seed, instance, self._mib) for instance in range(self._count)]
         self.pids = [pid for pid in self._ask_all({"ask": "pid"}) if isinstance(pid, int)]
