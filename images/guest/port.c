@@ -113,9 +113,10 @@ void fatal(const char *format, ...)
 {
 	char text[256];
 	va_list args;
+	int length;
 
 	va_start(args, format);
-	int length = vsnprintf(text, sizeof(text), format, args);
+	length = vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
 	dprintf(kmsg_fd, "<3>samepage-agent: %s\n", text);
 	if (port.fd >= 0 && out_room() >= CONTROL_ROOM) {

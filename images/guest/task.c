@@ -154,7 +154,9 @@ void take_input(struct task *task, const uint8_t *data, size_t size)
 	}
 	if (task->input_ends || task->input_end + size > WINDOW)
 		fatal("id %u: input beyond its %s", task->id, task->input_ends ? "end" : "window");
-	if (!task->input && !(task->input = malloc(WINDOW)))
+	if (!task->input)
+		task->input = malloc(WINDOW);
+	if (!task->input)
 		fatal("id %u: no memory for input", task->id);
 	memcpy(task->input + task->input_end, data, size);
 	task->input_end += size;
