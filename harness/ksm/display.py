@@ -75,9 +75,10 @@ class Display:
         return Panel(Group(*self._parts()), title=self._title, title_align="left", border_style="cyan")
 
     def _parts(self) -> Iterator[RenderableType]:
-        for (text, began), following in zip(self._phases, [*self._phases[1:], None], strict=True):
-            seconds = (following[1] if following else time.monotonic()) - began
-            mark, style = ("✓", "green") if following else ("•", "bold yellow")
+        for index, (text, began) in enumerate(self._phases):
+            over = index + 1 < len(self._phases)
+            seconds = (self._phases[index + 1][1] if over else time.monotonic()) - began
+            mark, style = ("✓", "green") if over else ("•", "bold yellow")
             yield Text.assemble((f"{mark} {text}", style), (f"  {seconds:.1f} s", "dim"))
         if self._last is None:
             return
