@@ -105,7 +105,7 @@ static int sp_collect_pmd(pmd_t *pmd, unsigned long addr, unsigned long end,
 		return 0;
 	if (pmd_leaf(huge) && sp_collect_huge(batch, pmd, addr, end, walk))
 		return batch->present != 0;
-	start = pte_offset_map_lock(walk->mm, pmd, addr, &ptl);
+	start = sp_pte_lock_in(walk->mm, pmd, addr, &ptl);
 	if (!start)
 		return 0;
 	for (ptep = start; addr < end && sp_batch_takes(batch, addr);
@@ -125,7 +125,7 @@ static int sp_collect_pmd(pmd_t *pmd, unsigned long addr, unsigned long end,
 
 static const struct mm_walk_ops sp_collect_ops = {
 	.pmd_entry = sp_collect_pmd,
-	.walk_lock = PGWALK_RDLOCK,
+	SP_WALK_RDLOCK
 };
 
 bool sp_collect_vma(struct sp_batch *batch, struct vm_area_struct *vma,

@@ -168,6 +168,6 @@ long sp_hook_process_profit(struct mm_struct *mm)
 	long kept = mm->ksm_merging_pages * sizeof(struct sp_item) +
 		    mm->ksm_rmap_items * sizeof(unsigned long);
 
-	return (long)(mm->ksm_merging_pages + mm_ksm_zero_pages(mm)) *
+	return (long)(mm->ksm_merging_pages + sp_mm_zero_pages(mm)) *
 	       (long)PAGE_SIZE - kept;
 }

@@ -129,10 +129,8 @@ static void sp_map_instead(struct sp_frozen *f, struct page *kpage)
 	pte_t entry;
 
 	if (is_zero_pfn(page_to_pfn(kpage))) {
-		/* Dirty, so that zero pages placed here can be told apart. */
-		entry = pte_mkdirty(pte_mkspecial(pfn_pte(page_to_pfn(kpage),
-							  f->vma->vm_page_prot)));
-		sp_account_zero_page(mm);
+		entry = sp_mk_zero_pte(pfn_pte(page_to_pfn(kpage),
+					       f->vma->vm_page_prot), mm);
 		dec_mm_counter(mm, MM_ANONPAGES);
 	} else {
 		folio_get(page_folio(kpage));
@@ -161,8 +159,7 @@ static int sp_replace(struct vm_area_struct *vma, unsigned long addr,
 	struct sp_frozen f;
 	int err;
 
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, vma->vm_mm, addr,
-				addr + PAGE_SIZE);
+	sp_notifiers_init(&range, vma, addr);
 	sp_notifiers_start(&range);
 	err = sp_freeze(&f, vma, addr, kpage);
 	if (err)
@@ -323,8 +320,7 @@ int sp_make_stable(struct sp_stable *stable, struct sp_item *item,
 	err = sp_split_large(vma, addr, other);
 	if (err)
 		goto unlock;
-	mmu_notifier_range_init(&range, MMU_NOTIFY_CLEAR, 0, mm, addr,
-				addr + PAGE_SIZE);
+	sp_notifiers_init(&range, vma, addr);
 	sp_notifiers_start(&range);
 	err = sp_freeze(&f, vma, addr, other);
 	if (err)

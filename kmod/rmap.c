@@ -17,22 +17,6 @@
 
 #include "samepage.h"
 
-/*
- * Where the anon_vma keeps the mappings of a sharer: at one index, so that a
- * walk does not visit every mapping of every process forked from a common
- * parent. Unknown only where mremap() moved a mapping very far.
- */
-static void sp_item_pgoff(const struct sp_item *item, pgoff_t *first, pgoff_t *last)
-{
-	if (item->pgoff_delta == SP_PGOFF_ANY) {
-		*first = 0;
-		*last = ULONG_MAX;
-	} else {
-		*first = (sp_item_address(item) >> PAGE_SHIFT) + item->pgoff_delta;
-		*last = *first;
-	}
-}
-
 enum sp_walk { SP_WALK_ON, SP_WALK_DONE };
 
 static bool sp_lock_anon_vma(struct anon_vma *anon_vma,
@@ -104,39 +88,6 @@ void sp_hook_rmap_walk(struct folio *folio, struct rmap_walk_control *rwc)
 	}
 }
 
-/* The processes that must hear of a memory failure in @page. */
-void sp_hook_collect_procs(sp_collect_const struct folio *folio,
-			   sp_collect_const struct page *page,
-			   struct list_head *to_kill, int force_early)
-{
-	struct sp_stable *stable = sp_folio_stable(folio);
-	struct task_struct *leader, *task;
-	struct sp_item *item;
-
-	if (!stable)
-		return;
-	hlist_for_each_entry(item, &stable->sharers, link) {
-		unsigned long addr = sp_item_address(item);
-		struct anon_vma_chain *vmac;
-		pgoff_t first, last;
-
-		sp_item_pgoff(item, &first, &last);
-		anon_vma_lock_read(item->anon_vma);
-		rcu_read_lock();
-		for_each_process(leader) {
-			task = task_early_kill(leader, force_early);
-			if (!task)
-				continue;
-			anon_rmap_tree_foreach(vmac, item->anon_vma, first, last)
-				if (vmac->vma->vm_mm == task->mm)
-					add_to_kill_ksm(task, page, vmac->vma,
-							to_kill, addr);
-		}
-		rcu_read_unlock();
-		anon_vma_unlock_read(item->anon_vma);
-	}
-}
-
 /* The content of @folio moved to @newfolio; both are locked. */
 void sp_hook_migrate(struct folio *newfolio, struct folio *folio)
 {
@@ -169,9 +120,8 @@ static bool sp_mappable_as_is(struct folio *folio, struct vm_area_struct *vma,
  * whoever came first; others get a copy. Returns @folio, a locked copy, NULL
  * (no memory) or ERR_PTR(-EHWPOISON).
  */
-struct folio *sp_hook_might_need_to_copy(struct folio *folio,
-					 struct vm_area_struct *vma,
-					 unsigned long addr)
+struct folio *sp_copy_if_needed(struct folio *folio, struct vm_area_struct *vma,
+				unsigned long addr)
 {
 	struct page *page = folio_page(folio, 0);
 	struct folio *copy;

@@ -269,7 +269,26 @@ void sp_hook_exit(struct mm_struct *mm);
 long sp_hook_process_profit(struct mm_struct *mm);
 
 /* rmap.c */
-struct folio *sp_hook_might_need_to_copy(struct folio *folio,
+/*
+ * Where the anon_vma keeps the mappings of a sharer: at one index, so that a
+ * walk does not visit every mapping of every process forked from a common
+ * parent. Unknown only where mremap() moved a mapping very far.
+ */
+static inline void sp_item_pgoff(const struct sp_item *item, pgoff_t *first,
+				 pgoff_t *last)
+{
+	if (item->pgoff_delta == SP_PGOFF_ANY) {
+		*first = 0;
+		*last = ULONG_MAX;
+	} else {
+		*first = (sp_item_address(item) >> PAGE_SHIFT) + item->pgoff_delta;
+		*last = *first;
+	}
+}
+
+struct folio *sp_copy_if_needed(struct folio *folio, struct vm_area_struct *vma,
+				unsigned long addr);
+sp_copy_type *sp_hook_might_need_to_copy(sp_copy_type *page,
 					 struct vm_area_struct *vma,
 					 unsigned long addr);
 void sp_hook_rmap_walk(struct folio *folio, struct rmap_walk_control *rwc);

@@ -29,7 +29,7 @@ static bool sp_entry_merged(struct vm_area_struct *vma, unsigned long addr,
 	struct page *page;
 
 	if (pte_present(entry)) {
-		if (is_ksm_zero_pte(entry))
+		if (sp_zero_pte(entry))
 			return true;
 		page = vm_normal_page(vma, addr, entry);
 		return page && folio_test_ksm(page_folio(page));
@@ -47,7 +47,7 @@ static int sp_find_merged(pmd_t *pmd, unsigned long addr, unsigned long end,
 	int merged = 0;
 
 	cond_resched();
-	start = pte_offset_map_lock(walk->mm, pmd, addr, &ptl);
+	start = sp_pte_lock_in(walk->mm, pmd, addr, &ptl);
 	if (!start)
 		return 0;	/* nothing there, or a huge page: never merged */
 	for (ptep = start; addr < end; ptep++, addr += PAGE_SIZE) {
@@ -63,7 +63,7 @@ static int sp_find_merged(pmd_t *pmd, unsigned long addr, unsigned long end,
 
 static const struct mm_walk_ops sp_find_merged_ops = {
 	.pmd_entry = sp_find_merged,
-	.walk_lock = PGWALK_RDLOCK,
+	SP_WALK_RDLOCK
 };
 
 /*

@@ -25,17 +25,7 @@
 #include <linux/swapops.h>
 #endif
 
-/* PAGE_MAPPING_* before 6.17 */
-#ifndef FOLIO_MAPPING_KSM
-#define FOLIO_MAPPING_KSM	PAGE_MAPPING_KSM
-#define FOLIO_MAPPING_FLAGS	PAGE_MAPPING_FLAGS
-#endif
-
-#ifdef SP_HAVE_COLLECT_CONST
-#define sp_collect_const const
-#else
-#define sp_collect_const
-#endif
+#include "compat/stand_ins.h"
 
 /* mm/internal.h: prototypes that no public header declares. */
 struct anon_vma *folio_anon_vma(sp_collect_const struct folio *folio);
@@ -43,53 +33,6 @@ struct task_struct *task_early_kill(struct task_struct *tsk, int force_early);
 void add_to_kill_ksm(struct task_struct *tsk, sp_collect_const struct page *page,
 		     struct vm_area_struct *vma, struct list_head *to_kill,
 		     unsigned long addr);
-
-#ifndef SP_HAVE_MM_FLAGS
-static inline bool mm_flags_test(int flag, const struct mm_struct *mm)
-{
-	return test_bit(flag, &mm->flags);
-}
-
-static inline void mm_flags_set(int flag, struct mm_struct *mm)
-{
-	set_bit(flag, &mm->flags);
-}
-
-static inline void mm_flags_clear(int flag, struct mm_struct *mm)
-{
-	clear_bit(flag, &mm->flags);
-}
-#endif
-
-#ifndef SP_HAVE_GET_ANON_VMA
-void __put_anon_vma(struct anon_vma *anon_vma);
-
-static inline void get_anon_vma(struct anon_vma *anon_vma)
-{
-	atomic_inc(&anon_vma->refcount);
-}
-
-static inline void put_anon_vma(struct anon_vma *anon_vma)
-{
-	if (atomic_dec_and_test(&anon_vma->refcount))
-		__put_anon_vma(anon_vma);
-}
-
-static inline int anon_vma_trylock_read(struct anon_vma *anon_vma)
-{
-	return down_read_trylock(&anon_vma->root->rwsem);
-}
-
-static inline void anon_vma_lock_read(struct anon_vma *anon_vma)
-{
-	down_read(&anon_vma->root->rwsem);
-}
-
-static inline void anon_vma_unlock_read(struct anon_vma *anon_vma)
-{
-	up_read(&anon_vma->root->rwsem);
-}
-#endif
 
 /* A small page for @addr; NULL without memory. */
 static inline struct folio *sp_vma_alloc_page(struct vm_area_struct *vma,
@@ -101,11 +44,6 @@ static inline struct folio *sp_vma_alloc_page(struct vm_area_struct *vma,
 	return vma_alloc_folio(GFP_HIGHUSER_MOVABLE, 0, vma, addr);
 #endif
 }
-
-#ifndef SP_HAVE_PTE_UFFD_WP
-#define pte_uffd_wp	pte_uffd
-#define pte_mkuffd_wp	pte_mkuffd
-#endif
 
 /* The folio that a migration entry stands for, NULL for any other entry. */
 static inline struct folio *sp_migrating_folio(pte_t entry)
@@ -120,14 +58,15 @@ static inline struct folio *sp_migrating_folio(pte_t entry)
 	if (pte_none(entry) || pte_present(entry))
 		return NULL;
 	leaf = pte_to_swp_entry(entry);
-	return is_migration_entry(leaf) ? pfn_swap_entry_folio(leaf) : NULL;
+	if (!is_migration_entry(leaf))
+		return NULL;
+#ifdef SP_HAVE_PFN_SWAP_ENTRY_FOLIO
+	return pfn_swap_entry_folio(leaf);
+#else
+	return page_folio(pfn_swap_entry_to_page(leaf));
+#endif
 #endif
 }
-
-#ifndef SP_HAVE_ANON_RMAP_TREE
-#define anon_rmap_tree_foreach(avc, anon_vma, first, last)	\
-	anon_vma_interval_tree_foreach(avc, &(anon_vma)->rb_root, first, last)
-#endif
 
 /* The type of kallsyms_lookup_name(), which no header for modules declares. */
 unsigned long sp_kallsyms_lookup_name(const char *name);
@@ -159,6 +98,7 @@ void sp_original_exit(struct mm_struct *mm);
  * page table (hole, huge page). Needs mmap_lock; undone by pte_unmap_unlock().
  */
 pte_t *sp_pte_lock(struct mm_struct *mm, unsigned long addr, spinlock_t **ptl);
+pte_t *sp_pte_lock_in(struct mm_struct *mm, pmd_t *pmd, unsigned long addr, spinlock_t **ptl);
 
 /*
  * The lock and the value of the huge entry that maps @addr, or NULL where there
@@ -182,8 +122,25 @@ static inline void sp_notifiers_start(struct mmu_notifier_range *range)
 
 static inline void sp_notifiers_end(struct mmu_notifier_range *range)
 {
-	if (mm_has_notifiers(range->mm))
-		__mmu_notifier_invalidate_range_end(range);
+	if (!mm_has_notifiers(range->mm))
+		return;
+#ifdef SP_HAVE_NOTIFIER_ONLY_END
+	__mmu_notifier_invalidate_range_end(range, false);
+#else
+	__mmu_notifier_invalidate_range_end(range);
+#endif
+}
+
+static inline void sp_notifiers_init(struct mmu_notifier_range *range,
+				     struct vm_area_struct *vma, unsigned long addr)
+{
+#ifdef SP_HAVE_NOTIFIER_VMA
+	mmu_notifier_range_init(range, MMU_NOTIFY_CLEAR, 0, vma, vma->vm_mm, addr,
+				addr + PAGE_SIZE);
+#else
+	mmu_notifier_range_init(range, MMU_NOTIFY_CLEAR, 0, vma->vm_mm, addr,
+				addr + PAGE_SIZE);
+#endif
 }
 
 /* A folio's link to its stable node, kept in its mapping field. */
@@ -201,16 +158,63 @@ static inline void *sp_folio_stable(const struct folio *folio)
 	return (void *)(mapping & ~FOLIO_MAPPING_FLAGS);
 }
 
-/* Account a zero page placed by KSM; its PTE must be dirty (6.12 ksm.h). */
-static inline void sp_account_zero_page(struct mm_struct *mm)
+/*
+ * Zero pages placed by KSM. Kernels that count them tell them apart by a dirty
+ * entry, and count them down themselves; on others they are neither counted nor
+ * unmerged, by in-tree KSM as by us.
+ */
+#ifdef SP_HAVE_KSM_ZERO_PAGES
+#define SP_COUNTS_ZERO_PAGES true
+
+static inline pte_t sp_mk_zero_pte(pte_t entry, struct mm_struct *mm)
 {
 	atomic_long_inc(sp_kernel.ksm_zero_pages);
 	atomic_long_inc(&mm->ksm_zero_pages);
+	return pte_mkdirty(pte_mkspecial(entry));
+}
+
+static inline bool sp_zero_pte(pte_t entry)
+{
+	return is_ksm_zero_pte(entry);
 }
 
 static inline long sp_zero_pages(void)
 {
 	return atomic_long_read(sp_kernel.ksm_zero_pages);
 }
+
+static inline long sp_mm_zero_pages(struct mm_struct *mm)
+{
+	return mm_ksm_zero_pages(mm);
+}
+#else
+#define SP_COUNTS_ZERO_PAGES false
+
+static inline pte_t sp_mk_zero_pte(pte_t entry, struct mm_struct *mm)
+{
+	return pte_mkspecial(entry);
+}
+
+static inline bool sp_zero_pte(pte_t entry)
+{
+	return false;
+}
+
+static inline long sp_zero_pages(void)
+{
+	return 0;
+}
+
+static inline long sp_mm_zero_pages(struct mm_struct *mm)
+{
+	return 0;
+}
+#endif
+
+#ifdef SP_HAVE_WALK_LOCK
+#define SP_WALK_RDLOCK .walk_lock = PGWALK_RDLOCK,
+#else
+#define SP_WALK_RDLOCK
+#endif
 
 #endif

@@ -19,12 +19,25 @@ static pmd_t *sp_pmd(struct mm_struct *mm, unsigned long addr)
 	return pmd_offset(pud, addr);
 }
 
+/* Absent, huge and vanishing page tables are seen to here or by the kernel. */
+pte_t *sp_pte_lock_in(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
+		      spinlock_t **ptl)
+{
+#if !defined(SP_HAVE_PTE_LOCK_CHECKED) && !defined(SP_HAVE_PTE_LOCK_EXTERN)
+	/* With mmap_lock held, a page table does not go away again. */
+	pmd_t entry = pmdp_get_lockless(pmd);
+
+	if (!pmd_present(entry) || pmd_leaf(entry) || pmd_bad(entry))
+		return NULL;
+#endif
+	return pte_offset_map_lock(mm, pmd, addr, ptl);
+}
+
 pte_t *sp_pte_lock(struct mm_struct *mm, unsigned long addr, spinlock_t **ptl)
 {
 	pmd_t *pmd = sp_pmd(mm, addr);
 
-	/* Sees to absent, huge and vanishing page tables itself. */
-	return pmd ? pte_offset_map_lock(mm, pmd, addr, ptl) : NULL;
+	return pmd ? sp_pte_lock_in(mm, pmd, addr, ptl) : NULL;
 }
 
 pmd_t *sp_pmd_lock_huge(struct mm_struct *mm, unsigned long addr,

@@ -13,10 +13,6 @@
 #include <asm/ibt.h>
 #include "compat.h"
 
-#ifndef SP_HAVE_ENDBR_UNDERSCORED
-#define __is_endbr is_endbr
-#endif
-
 #define SHIM(ret, name, params, args)				\
 	DEFINE_STATIC_CALL_NULL(sp_shim_##name, name);		\
 	ret name params						\
@@ -121,9 +117,13 @@ static int sp_find_data(void)
 	struct kobject **mm_kobj = sp_lookup("mm_kobj");
 
 	sp_kernel.ksm_attr_group = sp_lookup("ksm_attr_group");
-	sp_kernel.ksm_zero_pages = sp_lookup("ksm_zero_pages");
-	if (!mm_kobj || !sp_kernel.ksm_attr_group || !sp_kernel.ksm_zero_pages)
+	if (!mm_kobj || !sp_kernel.ksm_attr_group)
 		return -ENOENT;
+#ifdef SP_HAVE_KSM_ZERO_PAGES
+	sp_kernel.ksm_zero_pages = sp_lookup("ksm_zero_pages");
+	if (!sp_kernel.ksm_zero_pages)
+		return -ENOENT;
+#endif
 	sp_kernel.mm_kobj = *mm_kobj;
 	return 0;
 }

@@ -10,7 +10,7 @@
 #include "compat.h"
 
 #ifndef SP_KERNEL_FIRST
-#define SP_KERNEL_FIRST KERNEL_VERSION(6, 12, 0)
+#define SP_KERNEL_FIRST KERNEL_VERSION(6, 1, 0)
 #endif
 #ifndef SP_KERNEL_END
 #define SP_KERNEL_END KERNEL_VERSION(7, 4, 0)	/* the first one too new */

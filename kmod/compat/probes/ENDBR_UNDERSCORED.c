@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The inline test of an instruction is __is_endbr(): 6.15 */
+/* The inline test of an instruction is __is_endbr() */
 #include <linux/types.h>
 #include <asm/ibt.h>
 bool probe(u32 instruction);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* mm->flags behind accessors: 6.18 */
+/* mm->flags behind accessors */
 #include <linux/mm.h>
 bool probe(struct mm_struct *mm);
 bool probe(struct mm_struct *mm)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Named pte_uffd() from 7.x on */
+/* Named pte_uffd() */
 #include <linux/mm.h>
 pte_t probe(pte_t entry);
 pte_t probe(pte_t entry)

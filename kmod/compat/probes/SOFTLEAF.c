@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Entries that are not present have a type of their own: 6.19 */
+/* Entries that are not present have a type of their own */
 #include <linux/mm.h>
 #include <linux/leafops.h>
 bool probe(pte_t entry);

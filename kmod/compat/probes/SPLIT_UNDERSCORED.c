@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What split_huge_page() calls: 7.x */
+/* What split_huge_page() calls */
 #include <linux/mm.h>
 #include <linux/huge_mm.h>
 int probe(struct page *page);

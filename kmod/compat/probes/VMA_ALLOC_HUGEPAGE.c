@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* vma_alloc_folio() has a fifth parameter: up to 6.12 */
+/* vma_alloc_folio() has a fifth parameter */
 #include <linux/gfp.h>
 struct folio *probe(struct vm_area_struct *vma);
 struct folio *probe(struct vm_area_struct *vma)

@@ -62,13 +62,13 @@ class Merger:
     def counts(self) -> tuple[int, int, int]:
         """Return pages_shared, pages_sharing, ksm_zero_pages."""
         now = self.counters()
-        return now["pages_shared"], now["pages_sharing"], now["ksm_zero_pages"]
+        return now["pages_shared"], now["pages_sharing"], now.get("ksm_zero_pages", 0)
 
     def expected(self, work: MemWork) -> tuple[int, int, int]:
         """Return what `counts` must be when all that can be merged is."""
         now = self.counters()
         goal = work.expected(max_page_sharing=now["max_page_sharing"], use_zero_pages=bool(now["use_zero_pages"]))
-        return goal.pages_shared, goal.pages_sharing, goal.ksm_zero_pages
+        return goal.pages_shared, goal.pages_sharing, goal.ksm_zero_pages if "ksm_zero_pages" in now else 0
 
     def reset(self) -> None:
         """Unmerge all, and set what tests assume."""

@@ -136,14 +136,16 @@ def test_refused_without_ftrace_leaves_no_trace(
             raise
         pytest.skip("this kernel does not let ftrace be disabled, so there is nothing to refuse")
     guest.rmmod("samepage")
-    guest.write("/proc/sys/kernel/ftrace_enabled", "0")
     fill(work)
     for name, value in QUICK.items():
         merger[name] = value
     merger["run"] = RUN
-    with pytest.raises(CheckFailed):
-        guest.insmod(module.ko)
-    guest.write("/proc/sys/kernel/ftrace_enabled", "1")
+    guest.write("/proc/sys/kernel/ftrace_enabled", "0")
+    try:
+        with pytest.raises(CheckFailed):
+            guest.insmod(module.ko)
+    finally:
+        guest.write("/proc/sys/kernel/ftrace_enabled", "1")
     assert "cannot livepatch" in guest.run(["dmesg"]).text
     assert guest.read_files([SAMEPAGE + "merges"]) == {SAMEPAGE + "merges": None}
     assert merger["run"] == RUN, "in-tree KSM goes on"
