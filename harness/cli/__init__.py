@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lock": ("harness.cli.lock:lock", "Renew a lock file from the current Debian archive."),
     "module": ("harness.cli.module:module", "Build the out-of-tree module for a pinned kernel."),
     "run": ("harness.cli.run:run", "Run a workload in a guest and report."),
+    "selftests": ("harness.cli.selftests:selftests", "The kernel's own tests of merging, with both mergers."),
     "shell": ("harness.cli.shell:shell", "A console or an ssh session in a guest with the module loaded."),
 }
 

@@ -16,9 +16,10 @@ from harness.progress import step
 from harness.store import built_folder, key_of
 
 
-def kernel_source(config: Config, kernel: str, paths: Collection[str]) -> Path:
+def kernel_source(config: Config, kernel: str, paths: Collection[str], *, optional: Collection[str] = ()) -> Path:
     """Return a folder with the files and folders `paths` of the kernel's source (scripts/checkpatch.pl, for one).
 
+    Of `optional` it holds what that kernel has: things move between versions.
     The package is fetched and read when a set of paths is first asked for.
     """
     recipe = f"kernel-{kernel}"
@@ -32,16 +33,16 @@ def kernel_source(config: Config, kernel: str, paths: Collection[str]) -> Path:
         deb = fetch_packages(config, recipe, lock, packages)[package.name]
         verify_cached(package, deb)
         with step(f"Reading the source of Linux {kernel}"):
-            _extract(deb, f"usr/src/{package.name}.tar.xz", paths, partial)
+            _extract(deb, f"usr/src/{package.name}.tar.xz", paths, optional, partial)
 
-    return built_folder(
-        config.cache / "roots" / f"source-{kernel}-{key_of(package.sha256, *sorted(paths))}", build, keep=4
-    )
+    key = key_of(package.sha256, *sorted(paths), *(f"{path}?" for path in sorted(optional)))
+    return built_folder(config.cache / "roots" / f"source-{kernel}-{key}", build, keep=4)
 
 
-def _extract(deb: Path, archive: str, paths: Collection[str], out: Path) -> None:
+def _extract(deb: Path, archive: str, paths: Collection[str], optional: Collection[str], out: Path) -> None:
     """Extract `paths` from the tar archive `archive` inside of a package, without writing either down."""
     missing = set(paths)
+    all_paths = [*paths, *optional]
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as reader:
         with tarfile.open(fileobj=reader.stdout, mode="r|") as package:
             member = next((member for member in package if member.name.removeprefix("./") == archive), None)
@@ -51,7 +52,7 @@ def _extract(deb: Path, archive: str, paths: Collection[str], out: Path) -> None
             with tarfile.open(fileobj=inner, mode="r|xz") as source:
                 for item in source:
                     item.name = item.name.partition("/")[2]  # without linux-source-6.12/
-                    wanted = [path for path in paths if item.name == path or item.name.startswith(f"{path}/")]
+                    wanted = [path for path in all_paths if item.name == path or item.name.startswith(f"{path}/")]
                     if wanted:
                         missing.difference_update(wanted)
                         _write(source, item, out / item.name)

@@ -20,7 +20,15 @@ _HELPERS = ("vm_util.c", "thp_settings.c", "hugepage_settings.c")
 """What selftests/mm/Makefile links with every test; each kernel has some of them."""
 
 # As the kernel's Makefile has it, but static, and with the headers that it would make installed already.
-_FLAGS = ("-Wall", "-O2", "-static", "-D_GNU_SOURCE=", "-I/linux", f"-I/linux/{_SELFTESTS}", "-isystem/libs/usr/include")
+_FLAGS = (
+    "-Wall",
+    "-O2",
+    "-static",
+    "-D_GNU_SOURCE=",
+    "-I/linux",
+    f"-I/linux/{_SELFTESTS}",
+    "-isystem/libs/usr/include",
+)
 _LIBRARIES = ("-L/libs/usr/lib/x86_64-linux-gnu", "-lrt", "-lpthread", "-lm", "-lnuma")
 
 
@@ -32,7 +40,9 @@ def build_selftests(config: Config, kernel: str) -> dict[str, Path]:
     source = kernel_source(config, kernel, _PATHS, optional=_FOLDERS)
     folder = next((folder for folder in _FOLDERS if (source / folder / f"{PROGRAMS[0]}.c").is_file()), None)
     if folder is None:
-        raise SamepageError(f"holds no {PROGRAMS[0]}.c in {' or '.join(_FOLDERS)}", where=f"the source of Linux {kernel}")
+        raise SamepageError(
+            f"holds no {PROGRAMS[0]}.c in {' or '.join(_FOLDERS)}", where=f"the source of Linux {kernel}"
+        )
     tools = tool_root(config, f"kernel-{kernel}")
     libraries = unpacked_groups(config, f"kernel-{kernel}", ["selftests"])
     names = [name for name in PROGRAMS if (source / folder / f"{name}.c").is_file()]
