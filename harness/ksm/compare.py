@@ -66,9 +66,8 @@ def of_expected(stage: Stage | None) -> str:
         return "-"
     if not stage.pages_expected:
         return f"{stage.pages_merged:,}"
-    return (
-        f"{stage.pages_merged:,} of {stage.pages_expected:,} ({100 * stage.pages_merged / stage.pages_expected:.1f} %)"
-    )
+    percent = 100 * stage.pages_merged / stage.pages_expected
+    return f"{stage.pages_merged:,} of {stage.pages_expected:,} ({percent:.1f}%)"
 
 
 def scanner_seconds(stage: Stage | None) -> float | None:
@@ -98,20 +97,24 @@ _ROWS: tuple[tuple[str, Callable[[Result], str], str], ...] = (
         lambda run: of_expected(run.stage("merged")),
         "Pages that need no frame of their own, of those possible.",
     ),
-    ("merged after writes", lambda run: of_expected(run.stage("final")), ""),
+    (
+        "merged at the end",
+        lambda run: of_expected(run.stage("final")),
+        "Once copies were broken, and what was left was merged again.",
+    ),
     ("saved", lambda run: megabytes(stage.saved_bytes if (stage := run.stage("merged")) else None), "By the counters."),
     (
         "more memory free",
         lambda run: megabytes(stage.freed_bytes if (stage := run.stage("merged")) else None),
         "MemFree and the CPUs' free lists, against before merging: whatever else the guest did is in it.",
     ),
-    ("time to 95 % of the possible", lambda run: _seconds(run.milestones.get("95")), _EMULATED),
-    ("merging threads' CPU time", lambda run: _seconds(scanner_seconds(run.stage("merged"))), _EMULATED),
+    ("95 % merged after", lambda run: _seconds(run.milestones.get("95")), _EMULATED),
+    ("scanner CPU time", lambda run: _seconds(scanner_seconds(run.stage("merged"))), _EMULATED),
     ("full scans", _scans, ""),
     ("copies broken", _cow, "Writes to merged pages after which the writer had a page of its own."),
     ("pages compared", lambda run: f"{sum(stage.pages_checked for stage in run.stages):,}", "Over all stages."),
     (
-        "pages with wrong content",
+        "wrong pages",
         lambda run: str(max(run.cow.content_errors, sum(stage.content_errors for stage in run.stages))),
         "",
     ),

@@ -23,6 +23,7 @@ from harness.ksm.workload import Programs as ProgramsWorkload
 
 DIGEST_SECONDS = 300
 STOP_SECONDS = 30
+SAMPLE_SECONDS = 0.5
 SHOWN_PAGES = 8
 
 
@@ -71,10 +72,11 @@ class ProgramsRun:
         session.phase("cow", "programs go on and change their data")
         before = self._last
         self._continue()
-        self._verify()
-        for programs in self._programs:
-            programs.change()
-        self._verify()
+        with session.series.sampling(SAMPLE_SECONDS):
+            self._verify()
+            for programs in self._programs:
+                programs.change()
+            self._verify()
         self._stop()
         self._last = {}
         self._compare_stage("changed", session.series.take())

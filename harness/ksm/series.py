@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +38,37 @@ class Series:
         self._file = path.open("w", newline="", encoding="utf-8")
         self._rows = csv.writer(self._file, lineterminator="\n")
         self._columns: list[str] = []
+        self._lock = threading.Lock()
 
     def take(self) -> Sample:
         """Read the counters now."""
+        with self._lock:
+            return self._take()
+
+    @contextmanager
+    def sampling(self, every: float) -> Iterator[None]:
+        """Take readings every so many seconds while the caller does something else."""
+        over = threading.Event()
+        failures: list[SamepageError] = []
+
+        def sample() -> None:
+            try:
+                while not over.wait(every):
+                    self.take()
+            except SamepageError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=sample, name="counters", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def _take(self) -> Sample:
         counters = self.reader.read(self.processes())
         begun = self.samples[0].counters.uptime if self.samples else counters.uptime
         sample = Sample(round(counters.uptime - begun, 3), self.phase, counters)

@@ -16,6 +16,9 @@ from harness.ksm.series import Sample
 from harness.ksm.session import Session
 from harness.ksm.workload import Synthetic
 
+SAMPLE_SECONDS = 0.5
+"""Between readings while memory is filled."""
+
 WRITE_ROUNDS = 12
 """The writes that are made while merging goes on come in about so many parts."""
 
@@ -41,8 +44,9 @@ class SyntheticRun:
             processes = [self._start_process(number) for number in range(len(plans))]
             self._series.take()
             self._session.phase("fill", "filling memory")
-            for process, its_plan in zip(processes, plans, strict=True):
-                self._fill(process, its_plan)
+            with self._series.sampling(SAMPLE_SECONDS):
+                for process, its_plan in zip(processes, plans, strict=True):
+                    self._fill(process, its_plan)
             self._compare(self._stage("filled", self._series.take(), expected=False))
             self._merge()
             self._break_copies()

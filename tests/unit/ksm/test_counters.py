@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from harness.errors import SamepageError
+from harness.errors import CheckFailed, SamepageError
 from harness.ksm.counters import CounterReader, find_scanners
 from harness.ksm.series import Sample, Series, read_series
 
@@ -99,6 +100,25 @@ def test_a_series_is_written_as_it_grows(tmp_path: Path) -> None:
     assert series.milestones("merge", 107) == {"50": 2.5, "90": 2.5, "95": 2.5, "99": 3.75, "100": 3.75}
     assert series.milestones("merge", 1000) == {}
     series.close()
+
+
+def test_readings_go_on_while_something_else_does(tmp_path: Path) -> None:
+    series = Series(tmp_path / "counters.csv", CounterReader(Files()), lambda sample: None)
+    with series.sampling(0.005):
+        time.sleep(0.1)
+    taken = len(series.samples)
+    assert taken > 2
+    time.sleep(0.02)
+    assert len(series.samples) == taken == len(read_series(tmp_path / "counters.csv"))
+
+
+def test_a_reading_that_fails_meanwhile_fails_the_run(tmp_path: Path) -> None:
+    def fail(sample: Sample) -> None:
+        raise CheckFailed("the guest is gone")
+
+    series = Series(tmp_path / "counters.csv", CounterReader(Files()), fail)
+    with pytest.raises(CheckFailed, match="gone"), series.sampling(0.005):
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "seconds,phase,x\n1,merge,many\n", "seconds,phase\nsoon,merge\n"])

@@ -120,7 +120,7 @@ def test_comparison_has_a_column_for_each_merger() -> None:
         "samepage",
         "in-tree",
         "fail",
-        "1,050 of 1,050 (100.0 %)",
+        "1,050 of 1,050 (100.0%)",
         "4.1 MiB",
         "7 of 7",
         "0.75 s",
