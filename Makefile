@@ -6,7 +6,7 @@ SAMEPAGE := .venv/bin/samepage
 PYTEST   := .venv/bin/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test shell images lint format lock lock-python clean setup
+.PHONY: help run test matrix shell images lint format lock lock-python clean setup
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -16,6 +16,9 @@ run: setup ## The main job: merge a mixed workload and real programs, samepage a
 
 test: images ## Lint, unit tests and guest tests; ARGS="-k name" for some of them
 	@$(PYTEST) tests/lint tests/unit tests/guest --junitxml=runs/junit.xml $(ARGS)
+
+matrix: setup ## Guest tests on every kernel, several at once: one table, one JUnit file
+	@$(SAMEPAGE) matrix $(ARGS)
 
 shell: setup ## A shell in a guest with the module loaded
 	@$(SAMEPAGE) shell $(ARGS)

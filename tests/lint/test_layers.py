@@ -19,6 +19,7 @@ LAYERS = (
     {"lint"},
     {"guest"},
     {"pytest_plugin"},
+    {"matrix"},
     {"ksm"},
     {"cli"},
     {"__main__"},
