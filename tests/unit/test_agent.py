@@ -127,11 +127,14 @@ def test_exit_codes_and_both_outputs(agent: Agent) -> None:
 
 
 def test_environment_arguments_and_folder(agent: Agent) -> None:
-    script = 'echo "$X|$1|$2|$PWD"; ulimit -n; grep -E "^Sig(Blk|Ign)" /proc/self/status'
+    script = 'echo "$X|$1|$2|$PWD"; ulimit -n; sed -n "s/^Sig[BI][lg][kn]:.//p" /proc/self/status'
     stream = agent.spawn("sh", "-c", script, "sh", "a b", "", env={"X": "1 2"}, cwd="/tmp")
     limit = str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     lines = stream.communicate(b"", 10, MIB).decode().splitlines()
-    assert lines == ["1 2|a b||/tmp", limit, f"SigBlk:\t{0:016x}", f"SigIgn:\t{0:016x}"]
+    assert lines[:2] == ["1 2|a b||/tmp", limit]
+    blocked, ignored = (int(mask, 16) for mask in lines[2:])
+    # Signals 32 and 33 are libc's own; make 4.3 leaves them ignored, and libc lets nobody change that.
+    assert (blocked, ignored & ~(3 << 31)) == (0, 0)
 
 
 def test_a_program_that_is_not_there(agent: Agent) -> None:
@@ -365,9 +368,11 @@ def test_no_garbage_crashes_the_agent(program: Path, garbage: bytes, kind: int) 
     with running(program) as agent:
         inject(agent, HEADER.pack(len(garbage), 1, kind) + garbage + garbage)
         time.sleep(0.02)
-        if agent.channel.failure is None:
-            assert agent.process.poll() is None
-        else:
-            # 1: it gave up. 0: it answered an id that the channel had not opened, and the channel gave up.
-            assert isinstance(agent.channel.failure, ProtocolError)
-            assert agent.process.wait(5) in (0, 1)
+        if agent.channel.failure is None and agent.process.poll() is None:
+            return
+        # 1: it gave up. 0: it answered an id that the channel had not opened, and the channel gave up.
+        assert agent.process.wait(5) in (0, 1)
+        end = time.monotonic() + 5
+        while agent.channel.failure is None and time.monotonic() < end:
+            time.sleep(0.01)  # the channel notices a moment after the process has gone
+        assert isinstance(agent.channel.failure, ProtocolError)
