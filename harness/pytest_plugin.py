@@ -136,7 +136,7 @@ def _watch(request: pytest.FixtureRequest, guest: Guest) -> Iterator[Guest]:
     yield guest
     if node.get_closest_marker("splats_allowed") is not None:
         return
-    if guest.running:
+    if guest.running and not guest.log.unreadable:
         guest.log.check(f"the end of {node.name}")
     unexpected = [splat for splat in guest.splats[before:] if not splat.expected]
     if unexpected and not node.stash.get(_failed, False):

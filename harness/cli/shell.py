@@ -109,7 +109,7 @@ def _over_ssh(guest: Guest) -> int:
         assert transport is not None
         channel = transport.open_session()
         if sys.stdin.isatty():
-            size = shutil.get_terminal_size()
+            size = os.get_terminal_size(sys.stdin.fileno())
             channel.get_pty(os.environ.get("TERM", "linux"), size.columns, size.lines)
         channel.set_combine_stderr(True)
         channel.invoke_shell()

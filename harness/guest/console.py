@@ -105,7 +105,9 @@ class Console:
         with self._lock:
             attached, self._attached = self._attached, []
         for sock in attached:
-            sock.close()
+            # Not close(): the thread that waits for typing holds the socket, and would not notice.
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
         self.ended.set()
         self._on_end()
 

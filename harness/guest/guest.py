@@ -239,13 +239,14 @@ class Guest:
 
     @property
     def running(self) -> bool:
-        """Whether the guest has not ended, as far as is known."""
-        return not self._closed and self._hung is None and self._machine.process.running
+        """Whether the guest can still be used, as far as is known."""
+        machine = self._machine
+        return not self._closed and self._hung is None and machine.process.running and machine.channel.failure is None
 
     @property
     def healthy(self) -> bool:
         """Whether the guest runs, answers as far as is known, and its kernel never complained."""
-        return self.running and not self.log.splats
+        return self.running and not self.log.splats and not self.log.unreadable
 
     def dump(self) -> Path:
         """Write stacks and registers into `folder`/dump and return that."""
@@ -272,9 +273,11 @@ class Guest:
         """
         if self._closed:
             return
+        # What is wrong with a guest that cannot be asked any more was told to whoever used it last.
+        usable = self.running and not self.log.unreadable
         self._closed = True
         try:
-            if self._hung is None and self._machine.process.running:
+            if usable:
                 self._check_damage()
         finally:
             self._machine.end()
@@ -355,7 +358,7 @@ class Guest:
             return GuestDied(f"{what}: the guest is gone. {self._machine.last_words()}", where=command)
         failure = self._machine.channel.failure
         if failure is not None:
-            return failure
+            return type(failure)(failure.what, where=command)
         return self._hang(command, what)
 
     def _hang(self, command: str, what: str) -> GuestHung:

@@ -62,6 +62,8 @@ class LogGate:
         self._running: list[str] = []
         self.splats: list[Splat] = []
         """Every complaint so far, the expected ones among them."""
+        self.unreadable = False
+        """Whether a check had to fail because the log did not come."""
 
     # What the console's thread calls.
 
@@ -94,8 +96,7 @@ class LogGate:
         """
         with self._checking:
             others = self._end_command(command)
-            lines = self._read_to_mark(command)
-            self._judge(command, lines, others)
+            self._judge(command, self._read_to_mark(command), others)
 
     def drain(self, command: str) -> list[Splat]:
         """Judge what is left of the log of a guest that has died; return its complaints, all of them unexpected."""
@@ -124,6 +125,10 @@ class LogGate:
         if not expectation.seen:
             raise SplatMissing(f"the kernel was expected to report {pattern!r} and did not")
 
+    def _fail(self, command: str, why: str) -> Exception:
+        self.unreadable = True
+        return self._unreadable(command, why)
+
     def _end_command(self, command: str) -> list[str]:
         with self._changed:
             if command in self._running:
@@ -138,7 +143,7 @@ class LogGate:
         shown = command[:_COMMAND_SHOWN].encode("ascii", "replace").decode()
         # Without the newline the kernel keeps the record open for more, and the console never gets it.
         if not self._mark(f"<6>{mark}: {shown}\n", timeout):
-            raise self._unreadable(command, f"the guest did not write a mark into its log within {timeout:.0f} s")
+            raise self._fail(command, f"the guest did not write a mark into its log within {timeout:.0f} s")
         deadline = Deadline(timeout)
         with self._changed:
             while True:
@@ -149,7 +154,7 @@ class LogGate:
                 if self._ended or not self._changed.wait(deadline.left()):
                     break
         gone = "it is gone" if self._ended else f"not within {timeout:.0f} s"
-        raise self._unreadable(command, f"the mark after this command did not come over the serial console: {gone}")
+        raise self._fail(command, f"the mark after this command did not come over the serial console: {gone}")
 
     def _judge(self, command: str, lines: list[str], others: list[str]) -> None:
         splats, unfinished = find_splats(lines)
@@ -169,7 +174,7 @@ class LogGate:
             raise KernelSplat(command, unexpected, hint)
         if self._overflowed or any(is_dropped(line) for line in lines):
             self._overflowed = False
-            raise self._unreadable(command, "the console has lost messages of the kernel's")
+            raise self._fail(command, "the console has lost messages of the kernel's")
 
     def _sort(self, splat: Splat) -> Splat:
         """Mark a complaint as expected when a test has said so."""

@@ -12,10 +12,10 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.errors import SamepageError
 from harness.guest.channel import Channel
 from harness.guest.commandline import GuestSockets, QemuFiles, qemu_arguments
 from harness.guest.console import Console
+from harness.guest.errors import ChannelClosed, GuestStartFailed
 from harness.guest.process import QemuProcess
 from harness.guest.qemu import Qemu
 from harness.guest.qmp import Qmp, QmpFailed
@@ -71,11 +71,11 @@ class Machine:
         except QmpFailed as error:
             self.process.wait(_END_TIMEOUT)
             said = self.process.said() or str(error)
-            raise SamepageError(f"QEMU did not start: {said}", where=self.folder / QEMU_LOG) from error
+            raise GuestStartFailed(f"QEMU did not start: {said}", where=self.folder / QEMU_LOG) from error
 
     def ended(self) -> bool:
         """Whether QEMU has ended; a channel that was closed announces the end, which is waited for."""
-        if self.channel.failure is not None:
+        if isinstance(self.channel.failure, ChannelClosed):
             self.process.wait(_END_TIMEOUT)
         return not self.process.running
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import sys
 import termios
@@ -44,12 +43,12 @@ def interact(peer: Peer, resize: Callable[[int, int], None]) -> bool:
     with _raw_terminal() as is_terminal, _window_changes() as changed:
         sources: list[int] = [sys.stdin.fileno(), peer.fileno(), changed]
         if is_terminal:
-            resize(*shutil.get_terminal_size())
+            resize(*os.get_terminal_size(sys.stdin.fileno()))
         while True:
             ready, _, _ = select.select(sources, [], [])
             if changed in ready:
                 os.read(changed, _READ_SIZE)
-                resize(*shutil.get_terminal_size())
+                resize(*os.get_terminal_size(sys.stdin.fileno()))
             if sys.stdin.fileno() in ready:
                 keys = os.read(sys.stdin.fileno(), _READ_SIZE)
                 before, escape, _ = keys.partition(ESCAPE) if is_terminal else (keys, b"", b"")
