@@ -107,9 +107,10 @@ class Bench:
 def run_all(bench: Bench, chosen: Sequence[Case], title: str) -> list[Outcome]:
     """Run all command lines."""
     outcomes = []
-    with step(title, total=sum(case.runs for case in chosen)) as progress:
+    with step(title, total=len(chosen)) as progress:
         for case in chosen:
-            progress.detail(f" {case.name}")
-            outcomes += bench.run(case)
-            progress.advance(case.runs)
+            times = f" {case.runs} times" if case.runs > 1 else ""
+            with step(f"{case.name}{times}"):
+                outcomes += bench.run(case)
+            progress.advance(1)
     return outcomes
