@@ -87,12 +87,12 @@ class Guest:
         self.image = image
         self.spec = spec
         self.folder = folder
-        self._factor = config.timeout_factor
+        self.timeout_factor = config.timeout_factor
         self._closed = False
         self._hung: GuestHung | None = None
         self._hang_lock = threading.Lock()
         self._keys: ssh.Keys | None = None
-        self.log = LogGate(self._mark, self._log_unreadable, self._factor)
+        self.log = LogGate(self._mark, self._log_unreadable, self.timeout_factor)
         qemu = find_qemu(config)
         self.qemu_version = qemu.version
         self.accelerator = choose_accelerator(config, qemu, spec.accelerator)
@@ -145,7 +145,7 @@ class Guest:
         What a child that it leaves behind writes later is lost, as is anything beyond the last MiB of stderr.
         """
         stream = self.spawn(argv, env=env, cwd=cwd)
-        output = stream.communicate(stdin, timeout * self._factor, MAX_OUTPUT)
+        output = stream.communicate(stdin, timeout, MAX_OUTPUT)
         result = Completed(tuple(argv), stream.exit_code(), output, stream.stderr)
         if check and result.exit_code != 0:
             code = result.exit_code
@@ -161,26 +161,26 @@ class Guest:
 
     def put(self, data: bytes, path: str, mode: int = 0o644, timeout: float = 120) -> None:
         """Make the file `path` of the guest. Raises GuestFileError."""
-        self._files.put(data, path, mode, timeout * self._factor)
+        self._files.put(data, path, mode, timeout)
 
     def get(self, path: str, offset: int = 0, size: int | None = None, timeout: float = 120) -> bytes:
         """Return a file of the guest, or a part of it. Raises GuestFileError."""
-        return self._files.get(path, offset, size, timeout * self._factor)
+        return self._files.get(path, offset, size, timeout)
 
     def write(self, path: str, text: str, timeout: float = 60) -> None:
         """Write to an existing file (sysfs, proc) at once. Raises GuestFileError with the guest's errno."""
-        self._files.write(path, text.encode(), timeout * self._factor)
+        self._files.write(path, text.encode(), timeout)
 
     def read(self, path: str, timeout: float = 60) -> str:
         """Return a small file of the guest as text, without the newline at its end. Raises GuestFileError."""
-        return self._files.get(path, 0, None, timeout * self._factor).decode(errors="replace").removesuffix("\n")
+        return self._files.get(path, 0, None, timeout).decode(errors="replace").removesuffix("\n")
 
     def read_files(self, paths: Iterable[str], timeout: float = 60) -> dict[str, bytes | None]:
         """Return the content of many small files (4 MiB at most each) in one round trip; None where it cannot be read.
 
         A path that ends in `/` stands for every file in that folder.
         """
-        return self._files.read_many(paths, timeout * self._factor)
+        return self._files.read_many(paths, timeout)
 
     # The kernel
 
@@ -190,11 +190,11 @@ class Guest:
         self.put(ko.read_bytes(), path)
         self.run(["insmod", path, *parameters], timeout=timeout)
         self.run(["rm", path])
-        livepatch.wait_patched(self, ko.stem, timeout * self._factor)
+        livepatch.wait_patched(self, ko.stem, timeout * self.timeout_factor)
 
     def rmmod(self, name: str, timeout: float = 120) -> None:
         """Unload a module; a livepatch is disabled first."""
-        livepatch.disable(self, name, timeout * self._factor)
+        livepatch.disable(self, name, timeout * self.timeout_factor)
         self.run(["rmmod", name], timeout=timeout)
 
     # Other ways in
@@ -220,12 +220,12 @@ class Guest:
             keys = ssh.Keys.generate()
             ssh.install_keys(self, keys)
             self._keys = keys
-        return ssh.connect(self, self._keys, self._factor)
+        return ssh.connect(self, self._keys, self.timeout_factor)
 
     def clocks(self) -> Clocks:
         """Return the guest's clocks. Raises GuestHung when it does not answer."""
         with contextlib.suppress(ChannelClosed, ProtocolError):
-            clocks = self._machine.channel.ping(_PING_TIMEOUT * self._factor)
+            clocks = self._machine.channel.ping(_PING_TIMEOUT * self.timeout_factor)
             if clocks is not None:
                 return clocks
         raise self._no_answer("clocks", "did not answer")
@@ -258,7 +258,7 @@ class Guest:
         """Have the guest shut down in order, and close it. Raises GuestHung when it does not."""
         self._check_damage()
         self.spawn(["poweroff"])
-        if self._machine.process.wait(timeout * self._factor) is None:
+        if self._machine.process.wait(timeout * self.timeout_factor) is None:
             raise self._hang("poweroff", f"did not power off within {timeout:.0f} s")
         self._closed = True
         splats = self.log.drain("poweroff")
@@ -285,7 +285,7 @@ class Guest:
     # Start
 
     def _wait_booted(self) -> None:
-        timeout = self.spec.boot_timeout * self._factor
+        timeout = self.spec.boot_timeout * self.timeout_factor
         if not self._machine.channel.wait_ready(timeout):
             if self._machine.ended():
                 splats = self.log.drain("boot")
@@ -320,7 +320,7 @@ class Guest:
     def timed_out(self, stream: Stream, what: str, seconds: float) -> Exception:
         """Kill the program; a guest in which that does not help hangs."""
         stream.kill()
-        if not stream.wait_killed(_KILL_TIMEOUT * self._factor):
+        if not stream.wait_killed(_KILL_TIMEOUT):
             return self._no_answer(stream.command, f"needed more than {seconds:g} s {what}, and cannot be killed")
         try:
             self.log.check(stream.command)
@@ -342,7 +342,7 @@ class Guest:
 
     def _log_unreadable(self, command: str, why: str) -> Exception:
         with contextlib.suppress(ChannelClosed, ProtocolError):
-            if self._machine.channel.ping(_PING_TIMEOUT * self._factor) is not None:
+            if self._machine.channel.ping(_PING_TIMEOUT * self.timeout_factor) is not None:
                 return KernelLogUnreadable(why, where=command)
         return self._no_answer(command, why)
 

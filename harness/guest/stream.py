@@ -19,6 +19,10 @@ SIGKILL = 9
 class Supervisor(Protocol):
     """What a Stream tells its guest."""
 
+    @property
+    def timeout_factor(self) -> float:
+        """What every time limit is multiplied by."""
+
     def finished(self, stream: Stream) -> None:
         """The program has ended and somebody waited for it; raises when the kernel log says that it did harm."""
 
@@ -33,7 +37,7 @@ class Stream:
     """A running program. Any thread may call any method, several may wait at once.
 
     At most 256 KiB of output waits here and as much input in the guest: whoever is slower makes the other wait.
-    All times are in seconds. A time-out kills the program (all of its session) and raises CommandTimeout, or GuestHung
+    All times are in seconds (before the configured factor). A time-out kills the program (all of its session) and raises CommandTimeout, or GuestHung
     when the guest does not answer any more.
     """
 
@@ -102,7 +106,7 @@ class Stream:
 
     def write(self, data: bytes, timeout: float = 60) -> None:
         """Give the program all of `data` on stdin. Input for a program that has ended is dropped."""
-        deadline = Deadline(timeout)
+        deadline = self._deadline(timeout)
         view = memoryview(data)
         while view:
             sent = self._write_some(view)
@@ -121,7 +125,7 @@ class Stream:
 
     def read(self, size: int, timeout: float = 60) -> bytes:
         """Return exactly `size` bytes of stdout; CommandFailed when the program ends before it has written them."""
-        deadline = Deadline(timeout)
+        deadline = self._deadline(timeout)
         parts: list[bytes] = []
         missing = size
         while missing:
@@ -158,7 +162,7 @@ class Stream:
 
         Output that nobody has read is dropped. Raises KernelSplat when the kernel complained meanwhile.
         """
-        deadline = Deadline(timeout)
+        deadline = self._deadline(timeout)
         self.close_stdin()
         while self._receive_some(WINDOW, deadline):
             pass
@@ -173,7 +177,7 @@ class Stream:
 
     def communicate(self, stdin: bytes, timeout: float, limit: int) -> bytes:
         """Feed `stdin`, and return the whole stdout once the program has ended; kill it beyond `limit` bytes."""
-        deadline = Deadline(timeout)
+        deadline = self._deadline(timeout)
         output = bytearray()
         view = memoryview(stdin)
         while True:
@@ -191,12 +195,15 @@ class Stream:
 
     def wait_killed(self, timeout: float) -> bool:
         """Wait for the end of a killed program, whatever it still says. False when it lives on."""
-        deadline = Deadline(timeout)
+        deadline = self._deadline(timeout)
         with self._changed:
             while not self._over and not deadline.passed:
                 self._changed.wait_for(self._can_move, deadline.left())
                 self._take(WINDOW)
             return self._over
+
+    def _deadline(self, seconds: float) -> Deadline:
+        return Deadline(seconds * self._supervisor.timeout_factor)
 
     @property
     def _over(self) -> bool:

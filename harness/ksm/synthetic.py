@@ -30,7 +30,7 @@ class SyntheticRun:
         self._session = session
         self._workload = workload
         self._result = result
-        self._work = MemWork(session.guest, timeout=120 * session.timeout_factor)
+        self._work = MemWork(session.guest)
         self._series = session.series
         self._series.processes = lambda: [process.pid for process in self._work.processes]
         self._breaker = CowBreaker(self._work, workload.cow, result.seed)

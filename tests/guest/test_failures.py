@@ -164,7 +164,7 @@ def test_a_program_that_cannot_be_killed_gets_the_guest_dumped(fresh_guest: Gues
 
 
 def test_a_guest_that_stands_still(fresh_guest: Guest) -> None:
-    fresh_guest._factor = 0.2
+    fresh_guest.timeout_factor = 0.2
     fresh_guest.qmp.execute("stop")
     with pytest.raises(GuestHung, match="sleep 0: needed more than"):
         fresh_guest.run(["sleep", "0"], timeout=5)

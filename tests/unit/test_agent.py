@@ -39,6 +39,8 @@ MIB = 1 << 20
 class Plain:
     """Stands for the guest: kills what takes too long."""
 
+    timeout_factor = 1.0
+
     def __init__(self) -> None:
         self.ended: list[str] = []
 
