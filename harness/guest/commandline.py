@@ -20,7 +20,7 @@ KERNEL_ARGUMENTS = (
     # An emulated timer on a busy host can fail the kernel's checks of it, and the host's TSC needs none.
     "no_timer_check",
     "tsc=reliable",
-    # A quarter of all instructions of a boot, and a twentieth.
+    # Two fifths of the instructions of a boot, and a twentieth.
     "cryptomgr.notests",
     "initcall_blacklist=jent_mod_init",
 )
