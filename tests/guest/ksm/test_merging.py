@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from harness.guest.guest import Guest
@@ -82,12 +84,13 @@ def test_pages_that_keep_changing_are_left_alone(merger: Merger, work: MemWork) 
     busy.rewrite(KEY + 1000, per_second=2000)
     merger["sleep_millisecs"] = 50
     merger["run"] = RUN
-    merger.passes(6)
+    merger.passes()
+    deadline = time.monotonic() + 60
+    # On a busy host a pass may be over before the guest has come to its next write.
+    while merger.counts() != (1, 127, 0) or merger["pages_volatile"] == 0:
+        assert time.monotonic() < deadline, merger.counters()
+        time.sleep(0.1)
     busy.process.stop_rewriting()
-    shared, sharing, _ = merger.counts()
-    assert sharing <= 128, "no rewritten page stays merged"
-    assert shared >= 1
-    assert merger.counters()["pages_volatile"] > 0
     work.check()
 
 
