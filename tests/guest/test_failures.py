@@ -106,6 +106,12 @@ def test_the_oom_killer_is_expected_or_a_failure(wounded: Guest) -> None:
         wounded.run(["sh", "-c", script], check=False)
 
 
+def test_the_agent_survives_when_all_memory_is_gone(wounded: Guest) -> None:
+    with wounded.log.expect("Out of memory: Killed process .*tail"):
+        assert wounded.run(["tail", "/dev/zero"], check=False).exit_code == -9
+    wounded.run(["true"])
+
+
 def test_what_was_expected_must_come(wounded: Guest) -> None:
     with pytest.raises(SplatMissing, match="a warning"), wounded.log.expect("a warning"):
         wounded.run(["true"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import random
 import threading
@@ -14,6 +15,7 @@ import pytest
 from harness.config import Config
 from harness.guest.errors import CommandFailed, CommandTimeout, GuestFileError
 from harness.guest.guest import Guest
+from harness.guest.qemu import PROGRAM, find_qemu
 from harness.guest.qmp import QmpFailed
 from harness.guest.spec import GuestSpec
 from harness.image import Image
@@ -69,6 +71,13 @@ def test_a_program_that_takes_too_long_is_killed(guest: Guest) -> None:
         guest.run(["sh", "-c", "sleep 4711 & sleep 4711"], timeout=1)
     assert "sleep" not in guest.run(["ps", "-eo", "comm"]).text
     assert guest.healthy
+
+
+def test_orphans_are_reaped(guest: Guest) -> None:
+    guest.run(["sh", "-c", "for i in 1 2 3 4 5; do (sleep 0.2 &) ; done"])
+    guest.run(["sleep", "0.5"])
+    states = guest.run(["ps", "-eo", "stat,comm"]).text.splitlines()
+    assert not [line for line in states if line.startswith("Z")]
 
 
 def test_programs_at_once(guest: Guest) -> None:
@@ -192,6 +201,21 @@ def test_two_nodes(fresh_guest: Guest) -> None:
     assert fresh_guest.read("/sys/devices/system/node/node1/cpulist") == "2-3"
     fresh_guest.poweroff()
     assert not fresh_guest.running
+
+
+def test_a_qemu_of_the_hosts(config: Config, image: Image, tmp_path: Path) -> None:
+    """The locked one stands for it, started by a script with its own libraries."""
+    root = find_qemu(config).root
+    assert root is not None
+    program = tmp_path / "qemu"
+    loader = f"{root}/usr/lib64/ld-linux-x86-64.so.2 --library-path {root}/usr/lib/x86_64-linux-gnu"
+    program.write_text(
+        f'#!/bin/sh\nexec {loader} {root}/usr/bin/{PROGRAM} -L {root}/usr/share/seabios -L {root}/usr/share/qemu "$@"\n'
+    )
+    program.chmod(0o755)
+    hosts = dataclasses.replace(config, qemu=str(program), accelerator="tcg")
+    with Guest.start(hosts, image, GuestSpec(), tmp_path / "guest") as guest:
+        assert guest.run(["uname", "-r"]).text.strip() == image.release
 
 
 def test_the_kernel_chooses_its_address(config: Config, image: Image, tmp_path: Path) -> None:
