@@ -83,12 +83,15 @@ class CounterReader:
             values.update(_processes([texts[path] for path in own if path in texts]))
         return Counters(float(texts["/proc/uptime"].split()[0]), values)
 
-    def of_process(self, pid: int) -> dict[str, int]:
-        """Return a process's own counters (ksm_stat and ksm_merging_pages)."""
-        paths = [f"/proc/{pid}/ksm_stat", f"/proc/{pid}/ksm_merging_pages"]
-        found = self.files.read_files(paths)
-        sums = _processes([text for path in paths if (text := found[path]) is not None])
-        return {name.removeprefix("process."): value for name, value in sums.items()}
+    def of_processes(self, pids: Iterable[int]) -> dict[int, dict[str, int]]:
+        """Return each process's own counters (ksm_stat and ksm_merging_pages)."""
+        paths = {pid: [f"/proc/{pid}/ksm_stat", f"/proc/{pid}/ksm_merging_pages"] for pid in pids}
+        found = self.files.read_files([path for two in paths.values() for path in two])
+        sums = {pid: _processes([text for path in two if (text := found[path])]) for pid, two in paths.items()}
+        return {
+            pid: {name.removeprefix("process."): value for name, value in values.items()}
+            for pid, values in sums.items()
+        }
 
 
 def find_scanners(files: FileReader, pids: Iterable[int]) -> tuple[int, ...]:

@@ -112,8 +112,9 @@ class CowBreaker:
         by_area: dict[int, list[Place]] = {}
         for place in places:
             by_area.setdefault(id(place.area), []).append(place)
-        for group in by_area.values():
-            group[0].area.poke_each([(place.page, chance.below(PAGE_BYTES - 7), chance.word()) for place in group])
+        with self._work.together():
+            for group in by_area.values():
+                group[0].area.poke_each([(place.page, chance.below(PAGE_BYTES - 7), chance.word()) for place in group])
         after = self._work.merged(places)
         tally = self.table.ways[way]
         tally.pages_written += len(places)

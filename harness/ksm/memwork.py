@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 
 import numpy as np
@@ -49,7 +50,8 @@ class MemWork:
         self._least_frames: dict[int, int] = {}
         self.digester = Digester(secrets.randbits(64) if secret is None else secret)
         self.processes: list[Process] = []
-        self.link = Link(launcher.spawn([program, "drive"]), timeout)
+        self._posted: list[Request] | None = None
+        self._link = Link(launcher.spawn([program, "drive"]), timeout)
 
     def __enter__(self) -> MemWork:
         return self
@@ -62,12 +64,41 @@ class MemWork:
     def close(self) -> None:
         """End all processes."""
         self.processes.clear()
-        self.link.close()
+        self._link.close()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Let what is done to areas within wait, and be done at its end at once; an error is raised then.
+
+        Thousands of small steps in as many processes take one pass through the guest this way. What needs an answer (a
+        new process, frames, a comparison) has what waits done first.
+        """
+        assert self._posted is None, "together is not entered twice"
+        self._posted = []
+        try:
+            yield
+            self.ask([])
+        finally:
+            self._posted = None
+
+    def post(self, request: Request) -> None:
+        """Make a request whose answer nobody needs; it waits within `together`."""
+        if self._posted is None:
+            self._link.ask([request])
+        else:
+            self._posted.append(request)
+
+    def ask(self, requests: Sequence[Request]) -> list[bytes]:
+        """Make requests, after all that wait, and return their answers in the same order."""
+        if self._posted:
+            posted, self._posted = self._posted, []
+            self._link.ask(posted)
+        return self._link.ask(requests)
 
     def process(self, name: str | None = None) -> Process:
         """Start an empty process."""
         worker, default = self.new_name("process")
-        pid = self.link.ask([Request(protocol.DRIVER, Op.SPAWN, argument=worker)])[0]
+        pid = self.ask([Request(protocol.DRIVER, Op.SPAWN, argument=worker)])[0]
         process = Process(self, worker, int.from_bytes(pid, "little"), name or default)
         process.send(Op.SECRET, self.digester.secret.to_bytes(8, "little"))
         self.processes.append(process)
@@ -154,7 +185,7 @@ class MemWork:
             for worker, indices in by_worker.items()
         ]
         result = np.zeros(len(places), np.uint64)
-        for indices, answer in zip(by_worker.values(), self.link.ask(requests), strict=True):
+        for indices, answer in zip(by_worker.values(), self.ask(requests), strict=True):
             result[indices] = np.frombuffer(answer, dtype=protocol.FRAME)["flags"]
         return result
 
@@ -167,7 +198,7 @@ class MemWork:
         parts = [(area, start, stop) for area in self.areas for start, stop in split(range(area.pages), DIGEST_PAGES)]
         busy = [process.name for process in self.processes if process.rewriting]
         assert not busy, f"what {busy} hold is not known while they rewrite"
-        answers = self.link.ask(
+        answers = self.ask(
             [
                 Request(area.process.worker, Op.DIGEST, encode_ranges([(area.address(start), stop - start)]))
                 for area, start, stop in parts

@@ -48,6 +48,7 @@ class Syscall(IntEnum):
     MUNMAP = 11
     MREMAP = 25
     MADVISE = 28
+    KILL = 62
     MLOCK = 149
     MUNLOCK = 150
     PRCTL = 157
@@ -93,7 +94,7 @@ class Area:
     def fill_each(self, kinds: NDArray[np.uint8], keys: Words, *, first: int = 0) -> None:
         """Write pages from `first` on, each with a kind and a key of its own."""
         runs = _runs(self.address(first), kinds, keys)
-        self.process.send_parts(Op.FILL, runs)
+        self.process.post_parts(Op.FILL, runs)
         self.model.fill(first, kinds, keys)
 
     def poke(self, page: int, offset: int, value: int, size: int = 8) -> None:
@@ -107,7 +108,7 @@ class Area:
         table = np.array(
             [(self.address(page) + offset, value, size) for page, offset, value in pokes], dtype=protocol.POKE
         )
-        self.process.send_parts(Op.POKE, table)
+        self.process.post_parts(Op.POKE, table)
         for page, offset, value in pokes:
             self.model.poke(page, offset, value.to_bytes(8, "little")[:size])
 
@@ -115,7 +116,7 @@ class Area:
         """madvise(2) on some pages (all when None)."""
         chosen = self._whole(pages)
         where = slice(chosen.start, chosen.stop)
-        self.process.syscall(Syscall.MADVISE, self.address(chosen.start), len(chosen) * PAGE_BYTES, advice)
+        self.process.post_syscall(Syscall.MADVISE, self.address(chosen.start), len(chosen) * PAGE_BYTES, advice)
         if advice is Advice.MERGEABLE:
             self.model.mergeable[where] = True
         elif advice is Advice.UNMERGEABLE:
@@ -127,11 +128,11 @@ class Area:
     def protect(self, protection: int, pages: range | None = None) -> None:
         """mprotect(2) on some pages (all when None)."""
         chosen = self._whole(pages)
-        self.process.syscall(Syscall.MPROTECT, self.address(chosen.start), len(chosen) * PAGE_BYTES, protection)
+        self.process.post_syscall(Syscall.MPROTECT, self.address(chosen.start), len(chosen) * PAGE_BYTES, protection)
 
     def unmap(self) -> None:
         """munmap(2) the whole area."""
-        self.process.syscall(Syscall.MUNMAP, self.address(), self.pages * PAGE_BYTES)
+        self.process.post_syscall(Syscall.MUNMAP, self.address(), self.pages * PAGE_BYTES)
         self.process.areas.remove(self)
 
     def remap(self, pages: int | None = None) -> None:
@@ -140,7 +141,7 @@ class Area:
         address = self.process.reserve(count)
         flags = MREMAP_MAYMOVE | MREMAP_FIXED
         sizes = (self.pages * PAGE_BYTES, count * PAGE_BYTES)
-        self.process.syscall(Syscall.MREMAP, self.address(), *sizes, flags, address)
+        self.process.post_syscall(Syscall.MREMAP, self.address(), *sizes, flags, address)
         self.model = self.model.resized(count)
         self.model.address = address
 
@@ -152,7 +153,7 @@ class Area:
         plan = protocol.REWRITE.pack(
             self.address(chosen.start), len(chosen), key, round(1e6 * burst / per_second), kind, burst
         )
-        self.process.send(Op.REWRITE, plan)
+        self.process.post(Op.REWRITE, plan)
         self.process.rewriting = (self, chosen, kind, key)
 
     def frames(self, pages: range | None = None) -> NDArray[Any]:
@@ -230,7 +231,7 @@ class Process:
         """
         chosen = self.reserve(pages) if address is None else address
         flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | (0 if reserve else MAP_NORESERVE)
-        self.syscall(Syscall.MMAP, chosen, pages * PAGE_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0)
+        self.post_syscall(Syscall.MMAP, chosen, pages * PAGE_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0)
         area = Area(self, AreaModel.untouched(chosen, pages))
         self.areas.append(area)
         area.advise(Advice.HUGEPAGE if thp else Advice.NOHUGEPAGE)
@@ -242,7 +243,7 @@ class Process:
 
     def merge_any(self, on: bool = True) -> None:
         """prctl(PR_SET_MEMORY_MERGE) for all areas, present and future (but not for memwork's own memory)."""
-        self.send(Op.MERGE_ANY, argument=int(on))
+        self.post(Op.MERGE_ANY, argument=int(on))
         self.merges_any = on
         for area in self.areas:
             area.model.mergeable[:] = on
@@ -252,7 +253,7 @@ class Process:
     def fork(self) -> Process:
         """Fork: the child holds what this process holds, in the same order of areas."""
         worker, name = self.work.new_name(f"{self.name}.child")
-        pid = self.work.link.ask([Request(self.worker, Op.FORK, argument=worker)])[0]
+        pid = self.work.ask([Request(self.worker, Op.FORK, argument=worker)])[0]
         child = Process(self.work, worker, int.from_bytes(pid, "little"), name)
         child.areas = [Area(child, area.model.forked()) for area in self.areas]
         child.merges_any = self.merges_any
@@ -280,19 +281,26 @@ class Process:
 
         What it does to contents or mappings the model does not learn.
         """
-        values = np.zeros(7, dtype="<i8")
-        values[: 1 + len(arguments)] = (number, *arguments)
-        return int.from_bytes(self.send(Op.SYSCALL, values.tobytes()), "little", signed=True)
+        answer = self.send(Op.SYSCALL, _encode_syscall(number, arguments))
+        return int.from_bytes(answer, "little", signed=True)
+
+    def post_syscall(self, number: int, *arguments: int) -> None:
+        """As syscall, where only an error would matter; see post."""
+        self.post(Op.SYSCALL, _encode_syscall(number, arguments))
 
     def send(self, op: Op, payload: bytes = b"", *, argument: int = 0) -> bytes:
         """Make one request and return the answer."""
-        return self.work.link.ask([Request(self.worker, op, payload, argument)])[0]
+        return self.work.ask([Request(self.worker, op, payload, argument)])[0]
 
-    def send_parts(self, op: Op, table: NDArray[Any]) -> None:
+    def post(self, op: Op, payload: bytes = b"", *, argument: int = 0) -> None:
+        """Make one request whose answer says no more than that it was done; within MemWork.together it waits."""
+        self.work.post(Request(self.worker, op, payload, argument))
+
+    def post_parts(self, op: Op, table: NDArray[Any]) -> None:
         """Make as many requests as a long table needs."""
         rows = protocol.MAX_PAYLOAD // table.dtype.itemsize
         for start in range(0, len(table), rows):
-            self.send(op, table[start : start + rows].tobytes())
+            self.post(op, table[start : start + rows].tobytes())
 
     def reserve(self, pages: int) -> int:
         """Return the address for the next area: the same in every run, aligned for huge pages."""
@@ -300,6 +308,12 @@ class Process:
         huge = HUGE_PAGES * PAGE_BYTES
         self._next_address += -(-pages * PAGE_BYTES // huge) * huge + GAP_BYTES
         return address
+
+
+def _encode_syscall(number: int, arguments: Sequence[int]) -> bytes:
+    values = np.zeros(7, dtype="<i8")
+    values[: 1 + len(arguments)] = (number, *arguments)
+    return values.tobytes()
 
 
 def _slice(chosen: range) -> slice:

@@ -44,6 +44,12 @@ class ProgramsRun:
     def _pids(self) -> list[int]:
         return [pid for programs in self._programs for pid in programs.pids]
 
+    @property
+    def _names(self) -> dict[int, str]:
+        return {
+            pid: f"{programs.name} {number}" for programs in self._programs for number, pid in enumerate(programs.pids)
+        }
+
     def carry_out(self) -> None:
         """Do everything; raises CheckFailed for the first thing that is wrong."""
         session, result = self._session, self._result
@@ -62,12 +68,8 @@ class ProgramsRun:
         session.phase("merge", "merging")
         merging.switch(self._guest, merging.RUN)
         self._settle_and_compare("merged")
-        reader = session.series.reader
-        result.per_process = {
-            f"{programs.name} {number}": reader.of_process(pid)
-            for programs in self._programs
-            for number, pid in enumerate(programs.pids)
-        }
+        counted = session.series.reader.of_processes(self._pids)
+        result.per_process = {self._names[pid]: values for pid, values in counted.items()}
 
         session.phase("cow", "programs go on and change their data")
         before = self._last
@@ -174,13 +176,10 @@ class ProgramsRun:
         self._guest.log.check(name)
 
     def _describe(self, name: str, wrong: dict[int, list[int]]) -> str:
-        names = {
-            pid: f"{programs.name} {number}" for programs in self._programs for number, pid in enumerate(programs.pids)
-        }
         lines = [f"after {name!r}, pages of programs that stood still have changed:"]
         for pid, addresses in wrong.items():
             shown = ", ".join(f"{address:#x}" for address in addresses[:SHOWN_PAGES])
-            lines.append(f"  {names[pid]} (pid {pid}): {len(addresses)} pages, at {shown}")
+            lines.append(f"  {self._names[pid]} (pid {pid}): {len(addresses)} pages, at {shown}")
         return "\n".join(lines)
 
     def _count_copies(self, before: dict[int, Records]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 MAX_WORKERS = 512
 DRIVER = 0xFFFFFFFF
 MAX_PAYLOAD = 4 << 20
+QUEUED_BYTES = 32 << 10
 PAGE_BYTES = 4096
 PAGE_WORDS = PAGE_BYTES // 8
 
@@ -43,6 +44,9 @@ class Op(IntEnum):
     SECRET = 14
 
 
+_SHORT_ANSWERS = frozenset({Op.SYSCALL, Op.MERGE_ANY, Op.FILL, Op.POKE, Op.SECRET, Op.REWRITE})
+
+
 @dataclass(frozen=True)
 class Request:
     """One request to a worker, or to the driver."""
@@ -56,6 +60,16 @@ class Request:
         """Return the bytes for the driver's stdin."""
         assert len(self.payload) <= MAX_PAYLOAD, "the caller splits longer work"
         return HEADER.pack(len(self.payload), self.worker, self.op, self.argument) + self.payload
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in the stream."""
+        return HEADER.size + len(self.payload)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether its answer is short and comes from the worker itself: several such may wait for one worker."""
+        return self.op in _SHORT_ANSWERS
 
     @property
     def answered_by(self) -> int:

@@ -44,7 +44,7 @@ class SyntheticRun:
             processes = [self._start_process(number) for number in range(len(plans))]
             self._series.take()
             self._session.phase("fill", "filling memory")
-            with self._series.sampling(SAMPLE_SECONDS):
+            with self._series.sampling(SAMPLE_SECONDS), self._work.together():
                 for process, its_plan in zip(processes, plans, strict=True):
                     self._fill(process, its_plan)
             self._compare(self._stage("filled", self._series.take(), expected=False))
@@ -93,8 +93,9 @@ class SyntheticRun:
         self._result.cow.take(self._breaker.table)
         self._compare(self._stage("merged", sample), counts_as_cow=True)
         self._work.note_merged(max_page_sharing=self._session.max_page_sharing)
-        reader = self._series.reader
-        self._result.per_process = {process.name: reader.of_process(process.pid) for process in self._work.processes}
+        names = {process.pid: process.name for process in self._work.processes}
+        counted = self._series.reader.of_processes(names)
+        self._result.per_process = {names[pid]: values for pid, values in counted.items()}
 
     def _break_copies(self) -> None:
         steps: list[tuple[str, Callable[[], object]]] = [

@@ -25,7 +25,6 @@ enum state {
 	FREE,
 	STARTING,	/* its greeting, or its parent's error, is still to come */
 	READY,
-	BUSY,		/* owes the host an answer */
 	ENDING,		/* asked to exit */
 	DEAD,		/* ended unasked; the host has still to hear of it */
 };
@@ -34,6 +33,7 @@ struct slot {
 	enum state state;
 	int socket;
 	pid_t pid;
+	unsigned int owed;	/* answers to the host */
 	int status;	/* of a DEAD one, as wait(2) gives it */
 };
 
@@ -104,20 +104,14 @@ static void end_of_worker(uint32_t id)
 	}
 	if (slot->pid)
 		waitpid(slot->pid, &slot->status, 0);
-	switch (state) {
-	case ENDING:
+	if (state == FREE)
+		return;	/* its parent has already answered that fork failed */
+	for (; slot->owed; slot->owed--)
+		say_how_it_ended(id);
+	slot->state = DEAD;
+	if (state == ENDING) {
 		answer(id, 0, &slot->status, sizeof(slot->status));
 		slot->state = FREE;
-		break;
-	case BUSY:
-		say_how_it_ended(id);
-		slot->state = DEAD;
-		break;
-	case FREE:	/* its parent has already answered that fork failed */
-		break;
-	default:
-		slot->state = DEAD;
-		break;
 	}
 }
 
@@ -141,8 +135,8 @@ static void answer_from(uint32_t id)
 		slot->state = READY;
 		answer(id, 0, &pid, sizeof(pid));
 		return;
-	} else if (slot->state == BUSY) {
-		slot->state = READY;
+	} else if (slot->owed) {
+		slot->owed--;
 	}
 	header.worker = id;
 	if (!write_whole(STDOUT_FILENO, &header, sizeof(header)))
@@ -217,7 +211,10 @@ static bool request_for_worker(const struct header *request)
 			let_fork(id, request);
 			return pass_on(STDIN_FILENO, -1, request->size);
 		}
-		slot->state = request->what == OP_EXIT ? ENDING : BUSY;
+		if (request->what == OP_EXIT)
+			slot->state = ENDING;
+		else
+			slot->owed++;
 		send_header_with_fd(slot->socket, request, -1);
 		return pass_on(STDIN_FILENO, slot->socket, request->size);
 	}
@@ -226,7 +223,7 @@ static bool request_for_worker(const struct header *request)
 	if (!slot || slot->state == FREE) {
 		refuse(id, ESRCH, "there is no worker %u", id);
 	} else if (slot->state != DEAD) {
-		refuse(id, EBUSY, "worker %u has a request under way", id);
+		refuse(id, EBUSY, "worker %u is about to begin or to end", id);
 	} else if (request->what == OP_EXIT) {
 		answer(id, 0, &slot->status, sizeof(slot->status));
 		slot->state = FREE;

@@ -7,8 +7,10 @@
  *	u32 size of payload   u32 worker   u32 op      u32 argument		(request)
  *	u32 size of payload   u32 worker   u32 error   u32 0			(answer; error is an errno or 0)
  *
- * Every request gets one answer. A worker handles one request at a time, and the host sends it no second one before
- * the answer; requests to different workers may be under way at once. With an error the payload is a text.
+ * Every request gets one answer; a worker answers in the order in which it was asked. Several requests may be under way
+ * to one worker as long as they and their answers are small (QUEUED_BYTES altogether): the driver waits for a worker to
+ * take a request, and would wait forever for one that waits for the driver to take an answer.
+ * With an error the payload is a text.
  * Addresses, counts and keys are u64 unless a structure below says otherwise.
  */
 #ifndef MEMWORK_PROTOCOL_H
@@ -19,6 +21,7 @@
 #define MAX_WORKERS	512
 #define DRIVER		0xffffffffu	/* as `worker`: the driver itself */
 #define MAX_PAYLOAD	(4u << 20)	/* bytes; longer work is split by the host */
+#define QUEUED_BYTES	(32u << 10)
 #define PAGE_BYTES	4096u
 #define PAGE_WORDS	(PAGE_BYTES / 8)
 

@@ -77,8 +77,8 @@ def test_a_thread_that_is_gone_has_no_time() -> None:
 
 
 def test_a_process_that_is_gone_counts_nothing() -> None:
-    assert CounterReader(Files()).of_process(1234) == {}
-    assert CounterReader(Files()).of_process(22)["ksm_process_profit"] == -10
+    assert CounterReader(Files()).of_processes([1234]) == {1234: {}}
+    assert CounterReader(Files()).of_processes([21, 22])[22]["ksm_process_profit"] == -10
 
 
 def test_scanners_are_found_by_name() -> None:

@@ -128,6 +128,58 @@ def test_many_workers(work: MemWork) -> None:
     assert work.check() == 180
 
 
+def test_thousands_of_steps_together(work: MemWork) -> None:
+    random = np.random.default_rng(2)
+    processes = [work.process() for _ in range(40)]
+    with work.together():
+        for number, process in enumerate(processes):
+            for _ in range(12):
+                area = process.map(pages=5, merge=False)
+                area.fill(Kind.FILLED, key=number, step=1)
+                area.poke(3, 100, number)
+            area.unmap()
+        # Long requests, and one that needs an answer, among the short ones.
+        large = processes[7].map(pages=40000)
+        large.fill_each(np.full(40000, Kind.BYTE, np.uint8), random.integers(0, 2**63, 40000).astype(np.uint64))
+        assert processes[8].areas[0].read(3)[100] == 8
+        processes[9].areas[0].poke(0, 0, 9)
+    assert work.check() == 40 * 11 * 5 + 40000
+
+
+def test_an_error_of_what_waits_comes_at_the_end(work: MemWork) -> None:
+    first, second = work.process(), work.process()
+    area = first.map(pages=2)
+
+    def steps() -> None:
+        with work.together():
+            first.post_syscall(Syscall.MADVISE, 0x1234, 4096, 4)
+            area.fill(Kind.BYTE, key=3)
+            second.map(pages=1).fill(Kind.BYTE, key=4)
+
+    with pytest.raises(WorkError, match="system call") as caught:
+        steps()
+    assert caught.value.errno == errno.EINVAL
+    # What came after it was done all the same.
+    assert work.check() == 3
+
+
+def test_a_worker_that_dies_answers_all_that_it_owes(work: MemWork) -> None:
+    victim, other = work.process(), work.process()
+
+    def steps() -> None:
+        with work.together():
+            for _ in range(50):
+                victim.map(pages=400, merge=False).fill(Kind.FILLED, key=1)
+            victim.post_syscall(Syscall.KILL, victim.pid, signal.SIGKILL)
+            victim.map(pages=1, merge=False)
+            other.map(pages=1, merge=False).fill(Kind.BYTE, key=1)
+
+    with pytest.raises(WorkError, match="was killed by signal 9"):
+        steps()
+    victim.exit()
+    assert work.check() == 1
+
+
 def test_discard_remap_unmap(work: MemWork) -> None:
     process = work.process()
     area = process.map(pages=10)
