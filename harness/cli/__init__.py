@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from importlib import import_module
 
 import click
@@ -69,4 +70,7 @@ def main() -> None:
     except SamepageError as error:
         click.echo(f"samepage: error: {error}", err=True)
         sys.exit(error.exit_code)
+    except Exception:  # a fault of ours: python's own exit code, 1, would say that a check had found one
+        traceback.print_exc()
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)

@@ -159,7 +159,7 @@ def test_refused_without_ftrace_leaves_no_trace(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("run", "3"), ("run", "-1"), ("run", "x"), ("run", ""), ("pages_to_scan", "-1"), ("pages_to_scan", "x"),
+        ("run", "3"), ("run", "-1"), ("run", "x"), ("pages_to_scan", "-1"), ("pages_to_scan", "x"),
         ("sleep_millisecs", "4294967296"), ("max_page_sharing", "1"), ("max_page_sharing", "-5"),
         ("merge_across_nodes", "2"), ("use_zero_pages", "?"), ("smart_scan", "?"), ("advisor_mode", "full"),
         ("advisor_target_scan_time", "0"), ("advisor_max_cpu", "x"), ("pages_shared", "1"),
@@ -168,6 +168,5 @@ def test_refused_without_ftrace_leaves_no_trace(
 def test_bad_values_change_nothing(merger: Merger, guest: Guest, name: str, value: str) -> None:
     before = guest.read(KSM + name)
     result = guest.run(["sh", "-c", f"printf %s {value!r} > {KSM}{name}"], check=False)
-    if value:
-        assert result.exit_code != 0
+    assert result.exit_code != 0
     assert guest.read(KSM + name) == before
