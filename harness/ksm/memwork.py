@@ -15,15 +15,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import CheckFailed
 from harness.ksm import protocol
 from harness.ksm.content import Digester
 from harness.ksm.differences import ContentError, Difference, describe
@@ -59,14 +60,19 @@ class MemWork:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+            return
+        # What went wrong first is what counts; the program may be gone with its guest.
+        with contextlib.suppress(CheckFailed):
+            self.close()
 
     def close(self) -> None:
         """End all processes."""
         self.processes.clear()
         self._link.close()
 
-    @contextmanager
+    @contextlib.contextmanager
     def together(self) -> Iterator[None]:
         """Let what is done to areas within wait, and be done at its end at once; an error is raised then.
 

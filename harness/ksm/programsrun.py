@@ -6,6 +6,7 @@ While its memory is compared a program stands still (SIGSTOP), so that nobody bu
 
 from __future__ import annotations
 
+import secrets
 import time
 
 from harness.errors import CheckFailed
@@ -35,7 +36,7 @@ class ProgramsRun:
         self._guest = session.guest
         self._workload = workload
         self._result = result
-        self._digester = Digester(result.seed)
+        self._digester = Digester(secrets.randbits(64))
         self._programs: list[Programs] = []
         self._last: dict[int, Records] = {}
         session.series.processes = lambda: self._pids
@@ -86,7 +87,8 @@ class ProgramsRun:
 
         session.phase("settle", "merging what is left")
         sample = self._settle_and_compare("final")
-        result.conclude_from(result.stages[-1], sample.counters)
+        result.conclude_from(result.stages[-1])
+        result.samepage = sample.counters.folder("samepage")
 
         session.phase("unmerge", "giving every page its own frame back")
         session.hand_back()

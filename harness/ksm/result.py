@@ -132,9 +132,8 @@ class Result(_Record, kw_only=True):
     """What else was looked at, and what was found."""
     splats: list[Splat] = field(default_factory=list)
 
-    def conclude_from(self, stage: Stage, counters: Counters) -> None:
-        """Report this stage's figures, and what else was counted then, as those of the run."""
-        self.samepage = counters.folder("samepage")
+    def conclude_from(self, stage: Stage) -> None:
+        """Report this stage's figures as those of the run."""
         self.counters = stage.counters
         self.pages_expected = stage.pages_expected
         self.pages_merged = stage.pages_merged

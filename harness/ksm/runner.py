@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from harness.errors import CheckFailed, SamepageError
 from harness.guest.errors import KernelSplat
 from harness.guest.guest import Guest
 from harness.guest.spec import GuestSpec
+from harness.guest.splats import Splat
 from harness.image import Image, ensure_image
 from harness.ksm import merging, result
 from harness.ksm.counters import CounterReader, find_scanners
@@ -78,10 +80,7 @@ def run(config: Config, job: Job, material: Material, observer: Observer) -> Res
         outcome.status = "pass"
     except KernelSplat as error:
         outcome.status, outcome.error = "fail", str(error)
-        outcome.splats = [
-            result.Splat(kind=splat.kind, command=splat.command or error.where or "", lines=list(splat.lines))
-            for splat in error.splats
-        ]
+        outcome.splats = outcome.splats or _recorded(error.splats)
     except SamepageError as error:
         outcome.status = "fail" if isinstance(error, CheckFailed) else "error"
         outcome.error = str(error)
@@ -93,6 +92,8 @@ def run(config: Config, job: Job, material: Material, observer: Observer) -> Res
         raise
     finally:
         outcome.seconds = round(time.monotonic() - began, 1)
+        if not outcome.counters and outcome.stages:
+            outcome.conclude_from(outcome.stages[-1])
         result.write(outcome, job.folder)
     return outcome
 
@@ -124,6 +125,7 @@ def _carry_out(config: Config, job: Job, material: Material, observer: Observer,
         observer.phase("booting")
         spec = GuestSpec(memory_mib=memory_mib, cpus=GUEST_CPUS)
         guest = stack.enter_context(Guest.start(config, material.image, spec, job.folder))
+        stack.callback(lambda: outcome.splats.extend(_recorded(guest.splats)))
         outcome.accelerator, outcome.qemu = guest.accelerator, guest.qemu_version
         module = material.module if job.merger == "samepage" else None
         if module is not None:
@@ -141,6 +143,10 @@ def _carry_out(config: Config, job: Job, material: Material, observer: Observer,
             outcome.milestones = series.milestones("merge", merged.pages_expected)
         observer.phase("switching off")
         guest.poweroff()
+
+
+def _recorded(splats: Sequence[Splat]) -> list[result.Splat]:
+    return [result.Splat(kind=splat.kind, command=splat.command, lines=list(splat.lines)) for splat in splats]
 
 
 def _carry_out_in(session: Session, workload: Workload, outcome: Result) -> None:

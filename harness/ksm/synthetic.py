@@ -38,7 +38,7 @@ class SyntheticRun:
 
     def carry_out(self) -> None:
         """Do everything; raises CheckFailed for the first thing that is wrong."""
-        try:
+        with self._work:
             self._session.phase("start", "starting processes")
             plans = plan(self._workload, self._result.seed)
             processes = [self._start_process(number) for number in range(len(plans))]
@@ -51,8 +51,6 @@ class SyntheticRun:
             self._merge()
             self._break_copies()
             self._unmerge()
-        finally:
-            self._work.close()
 
     def _start_process(self, number: int) -> Process:
         process = self._work.process(f"p{number}")
@@ -111,7 +109,8 @@ class SyntheticRun:
         self._session.phase("settle", "merging what is left")
         sample = self._session.settle(self._workload.merging, self._expected)
         stage = self._stage("final", sample)
-        self._result.conclude_from(stage, sample.counters)
+        self._result.conclude_from(stage)
+        self._result.samepage = sample.counters.folder("samepage")
         self._compare(stage, counts_as_cow=True)
 
     def _unmerge(self) -> None:

@@ -254,9 +254,10 @@ static void do_fork(uint32_t id, int socket)
 	long pid = syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, NULL);
 
 	if (pid < 0) {
-		int size = snprintf(self.answer, MAX_PAYLOAD, "fork: %s", strerror(errno));
+		int error = errno;
+		int size = snprintf(self.answer, MAX_PAYLOAD, "fork: %s", strerror(error));
 
-		send_answer(socket, id, errno, self.answer, (size_t)size);
+		send_answer(socket, id, error, self.answer, (size_t)size);
 	}
 	if (pid) {
 		close(socket);
