@@ -17,7 +17,7 @@ from harness.ksm.selftests.run import Bench, Outcome
 from harness.module.build import BuiltModule
 
 SIZE_MIB = 16
-RUNS = 4
+RUNS = 10
 
 
 @pytest.fixture(scope="module")
