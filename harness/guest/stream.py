@@ -37,8 +37,8 @@ class Stream:
     """A running program. Any thread may call any method, several may wait at once.
 
     At most 256 KiB of output waits here and as much input in the guest: whoever is slower makes the other wait.
-    All times are in seconds (before the configured factor). A time-out kills the program (all of its session) and raises CommandTimeout, or GuestHung
-    when the guest does not answer any more.
+    All times are in seconds, before the configured factor. A time-out kills the program (all of its session) and raises
+    CommandTimeout, or GuestHung when the guest does not answer any more.
     """
 
     def __init__(
