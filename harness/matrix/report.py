@@ -55,8 +55,9 @@ def table(merged: junitparser.JUnitXml, kernels: Sequence[str]) -> Table:
             cells.setdefault(row, {}).setdefault(kernel, Counter())[outcome] += 1
             reasons[row, kernel] = reason or reasons.get((row, kernel), "")
     shown = Table(title="Matrix", title_justify="left", title_style="bold")
-    for column in ("test", *kernels):
-        shown.add_column(column)
+    shown.add_column("test", overflow="fold")  # whole names on a narrow terminal, too
+    for kernel in kernels:
+        shown.add_column(kernel)
     for row, by_kernel in cells.items():
         texts = [_cell(by_kernel.get(kernel, Counter()), reasons.get((row, kernel), "")) for kernel in kernels]
         shown.add_row(escape(row), *texts)

@@ -19,7 +19,8 @@ STYLE = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.SKIP: "dim", V
 def table(rows: Sequence[Row], title: str) -> Table:
     """Return what a terminal shows."""
     shown = Table(title=title, title_justify="left", title_style="bold")
-    for column in ("test", "in-tree", "samepage", "verdict"):
+    shown.add_column("test", overflow="fold")  # whole names on a narrow terminal, too
+    for column in ("in-tree", "samepage", "verdict"):
         shown.add_column(column)
     for row in rows:
         cells = [escape(_cell(tally)) for tally in (row.in_tree, row.samepage)]
