@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,7 +20,8 @@ def test_plain_lines_where_there_is_no_terminal(
         outer.advance(1)
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.splitlines() == ["Outer [1/2] ...", "inner ...", "inner: 0.0 s", "Outer [1/2]: 0.0 s"]
+    lines = [re.sub(r"[0-9]+\.[0-9] s$", "TIME", line) for line in said.err.splitlines()]
+    assert lines == ["Outer [1/2] ...", "inner ...", "inner: TIME", "Outer [1/2]: TIME"]
 
 
 def test_one_display_for_nested_steps_of_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +36,9 @@ def test_one_display_for_nested_steps_of_several_threads(monkeypatch: pytest.Mon
 
     with progress.step("outer"), ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(8)))
-    assert all(f"step-{number}: 0.0 s" in screen.getvalue() for number in range(8))
+    assert all(re.search(rf"step-{number}: [0-9]+\.[0-9] s", screen.getvalue()) for number in range(8)), (
+        screen.getvalue()
+    )
 
 
 def test_a_failed_step_does_not_say_that_it_is_done(capsys: pytest.CaptureFixture[str]) -> None:
