@@ -241,7 +241,8 @@ class Guest:
     def running(self) -> bool:
         """Whether the guest can still be used, as far as is known."""
         machine = self._machine
-        return not self._closed and self._hung is None and machine.process.running and machine.channel.failure is None
+        ended = machine.console.ended.is_set() or machine.channel.failure is not None or not machine.process.running
+        return not (self._closed or self._hung is not None or ended)
 
     @property
     def healthy(self) -> bool:
@@ -273,12 +274,16 @@ class Guest:
         """
         if self._closed:
             return
-        # What is wrong with a guest that cannot be asked any more was told to whoever used it last.
-        usable = self.running and not self.log.unreadable
+        usable = self.running
         self._closed = True
         try:
+            # A guest that hangs, or whose log is lost, was reported to whoever used it last.
+            if self._hung is not None or self.log.unreadable:
+                return
             if usable:
                 self._check_damage()
+            elif splats := self.log.drain("the end of the guest"):
+                raise KernelSplat("the end of the guest", splats, self._see_console())
         finally:
             self._machine.end()
 
