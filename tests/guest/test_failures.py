@@ -255,8 +255,9 @@ def test_a_time_out_leaves_the_guest_usable(wounded: Guest) -> None:
 # What a harness leaves behind that ends in the middle of everything.
 
 HARNESS = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in a shell's background
 from harness.config import load_config
 from harness.guest.guest import Guest
 from harness.guest.spec import GuestSpec
@@ -280,7 +281,10 @@ def test_nothing_outlives_the_harness(tmp_path: Path, sig: signal.Signals) -> No
         assert any("qemu" in process.name() for process in processes)
         before = time.monotonic()
         harness.send_signal(sig)
-        assert harness.wait(20) != 0
+        try:
+            assert harness.wait(20) != 0
+        finally:
+            harness.kill()
     gone, alive = psutil.wait_procs(processes, timeout=10)
     assert alive == []
     assert len(gone) == len(processes)
