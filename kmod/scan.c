@@ -28,6 +28,8 @@ static struct task_struct *sp_scanner;
 static unsigned long sp_cursor_address;
 static bool sp_enabled;			/* all tasks run our functions */
 static unsigned int sp_adoptions;	/* passes that look for latecomers yet */
+static unsigned long sp_pass_began;	/* jiffies */
+static bool sp_pass_was_short;		/* the last round ended one */
 
 static struct sp_batch sp_batch;	/* sp_scan_mutex; too large for the stack */
 
@@ -137,6 +139,7 @@ static struct sp_space *sp_begin_pass(void)
 	unsigned long interval;
 
 	sp_advisor_pass_begins();
+	sp_pass_began = jiffies;
 	/* A page on a per-CPU list is held by it, and would not be merged. */
 	lru_add_drain_all();
 	interval = msecs_to_jiffies(READ_ONCE(sp_tunables.chains_prune_millisecs));
@@ -162,6 +165,7 @@ static void sp_scan(unsigned int budget)
 {
 	struct sp_space *space = sp_cursor_space();
 
+	sp_pass_was_short = false;
 	if (!space)
 		space = sp_begin_pass();
 	if (!space)
@@ -177,6 +181,7 @@ static void sp_scan(unsigned int budget)
 	if (!space) {
 		sp_advisor_pass_ends();
 		sp_stats.full_scans++;
+		sp_pass_was_short = jiffies == sp_pass_began;
 	}
 }
 
@@ -202,14 +207,20 @@ static bool sp_retimed(unsigned int nap)
 	return nap != READ_ONCE(sp_tunables.sleep_millisecs) || kthread_should_stop();
 }
 
-/* Wait until it is time for the next round, or there is something to scan. */
+/*
+ * Wait until it is time for the next round, or there is something to scan. A
+ * pass over next to nothing is followed by a tick of sleep even where none is
+ * asked for: not to spin, and so that whoever waits for the end of a pass, acts
+ * and waits for another one does not act in the middle of the next.
+ */
 static void sp_rest(void)
 {
 	unsigned int nap = READ_ONCE(sp_tunables.sleep_millisecs);
+	unsigned long ticks = max(msecs_to_jiffies(nap),
+				  (unsigned long)sp_pass_was_short);
 
 	if (sp_should_scan())
-		wait_event_freezable_timeout(sp_scan_nap, sp_retimed(nap),
-					     msecs_to_jiffies(nap));
+		wait_event_freezable_timeout(sp_scan_nap, sp_retimed(nap), ticks);
 	else
 		wait_event_freezable(sp_scan_work,
 				     sp_should_scan() || kthread_should_stop());
