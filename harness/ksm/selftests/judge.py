@@ -23,6 +23,7 @@ class Verdict(StrEnum):
     FAIL = "fail"
     SKIP = "skip"
     BOTH_FAIL = "fails in-tree too"
+    FLAWED = "wrong test"
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Row:
     samepage: Tally
     seconds: float
     """Of the module's runs."""
+    flaw: str = ""
+    """Why a right merger fails it, if so."""
 
     @property
     def verdict(self) -> Verdict:
@@ -66,6 +69,8 @@ class Row:
             return Verdict.PASS if ours.passed else Verdict.SKIP
         if theirs.passed == 0:
             return Verdict.BOTH_FAIL if theirs.runs else Verdict.FAIL
+        if self.flaw and ours.runs:
+            return Verdict.FLAWED
         enough = ours.runs >= ENOUGH_RUNS
         right = ours.failed <= theirs.failed if enough else ours.runs > 1 and ours.passed > 0
         return Verdict.PASS if right else Verdict.FAIL
@@ -73,11 +78,15 @@ class Row:
 
 def compare(in_tree: Iterable[Outcome], samepage: Iterable[Outcome]) -> list[Row]:
     """Return a row for each check that either of the two made."""
+    in_tree, samepage = list(in_tree), list(samepage)
     theirs, ours = _by_name(in_tree), _by_name(samepage)
-    return [
-        Row(name, _tally(theirs.get(name, [])), _tally(ours.get(name, [])), sum(s for _, _, s in ours.get(name, [])))
-        for name in dict.fromkeys([*theirs, *ours])
-    ]
+    flaws = {outcome.case.name: outcome.case.flaw for outcome in [*in_tree, *samepage]}
+
+    def row(name: str) -> Row:
+        seconds = sum(seconds for _, _, seconds in ours.get(name, []))
+        return Row(name, _tally(theirs.get(name, [])), _tally(ours.get(name, [])), seconds, flaws.get(name, ""))
+
+    return [row(name) for name in dict.fromkeys([*theirs, *ours])]
 
 
 _Entry = tuple[Status, str, float]

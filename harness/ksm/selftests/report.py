@@ -13,7 +13,13 @@ from rich.table import Table
 from harness.ksm.selftests.judge import Row, Tally, Verdict
 from harness.ksm.selftests.run import Outcome
 
-STYLE = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.SKIP: "dim", Verdict.BOTH_FAIL: "yellow"}
+STYLE = {
+    Verdict.PASS: "green",
+    Verdict.FAIL: "bold red",
+    Verdict.SKIP: "dim",
+    Verdict.BOTH_FAIL: "yellow",
+    Verdict.FLAWED: "yellow",
+}
 
 
 def table(rows: Sequence[Row], title: str) -> Table:
@@ -25,6 +31,8 @@ def table(rows: Sequence[Row], title: str) -> Table:
     for row in rows:
         cells = [escape(_cell(tally)) for tally in (row.in_tree, row.samepage)]
         shown.add_row(escape(row.name), *cells, f"[{STYLE[row.verdict]}]{row.verdict}[/]")
+    flaws = [f"{row.name}: {row.flaw}" for row in rows if row.verdict is Verdict.FLAWED]
+    shown.caption = "\n".join(escape(flaw) for flaw in flaws) or None
     return shown
 
 
@@ -40,6 +48,7 @@ def write_tap(rows: Sequence[Row], path: Path) -> None:
         word = "not ok" if row.verdict is Verdict.FAIL else "ok"
         directive = f" # SKIP {row.samepage.text}" if row.verdict is Verdict.SKIP else ""
         lines.append(f"{word} {number} - {row.name}{directive}")
+        lines += [f"# wrong test: {row.flaw}"] if row.flaw else []
         lines += [f"# in-tree: {_one_line(row.in_tree)}", f"# samepage: {_one_line(row.samepage)}"]
     path.write_text("\n".join([*lines, ""]), "utf-8")
 
@@ -57,7 +66,7 @@ def write_junit(rows: Sequence[Row], suite_name: str, path: Path) -> None:
         if row.verdict is Verdict.FAIL:
             case.result = [junitparser.Failure(f"in-tree: {row.in_tree}, samepage: {_one_line(row.samepage)}")]
         elif row.verdict is not Verdict.PASS:
-            case.result = [junitparser.Skipped(f"{row.verdict}: {_one_line(row.samepage)}")]
+            case.result = [junitparser.Skipped(f"{row.verdict}: {row.flaw or _one_line(row.samepage)}")]
         suite.add_testcase(case)
     xml = junitparser.JUnitXml()
     xml.add_testsuite(suite)

@@ -95,6 +95,14 @@ def test_judged_by_in_tree(in_tree: list[Status], samepage: list[Status], verdic
     assert row.verdict is verdict
 
 
+def test_a_wrong_test_is_not_judged() -> None:
+    none = Tally(0, 0, 0, "")
+    good, bad = Tally(1, 0, 0, ""), Tally(0, 1, 0, "")
+    assert Row("case", good, bad, 0, flaw="counts wrong").verdict is Verdict.FLAWED
+    assert Row("case", good, good, 0, flaw="counts wrong").verdict is Verdict.PASS
+    assert Row("case", good, none, 0, flaw="counts wrong").verdict is Verdict.FAIL
+
+
 def test_reports(tmp_path: Path) -> None:
     rows = [
         Row("good", Tally(1, 0, 0, ""), Tally(1, 0, 0, "1 MiB/s"), 2.0),
