@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """`auto` takes KVM where a probe boots with it, TCG otherwise."""
     module_btf: bool = False
     """Give the module BTF (costs 1.4 s of each build)."""
+    module_prototypes: bool = False
+    """Fail the build of a module that has another type than the kernel's BTF for a function of the same name."""
     jobs: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     """Compiler jobs and downloads at once; the number of usable CPUs when unset."""
     timeout_factor: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
@@ -67,6 +69,7 @@ class Config:
     qemu: str | None
     accelerator: Accelerator
     module_btf: bool
+    module_prototypes: bool
     jobs: int
     timeout_factor: float
 
@@ -91,6 +94,7 @@ def load_config(start: Path | None = None, environ: Mapping[str, str] = os.envir
         qemu=settings.qemu,
         accelerator=settings.accelerator,
         module_btf=settings.module_btf,
+        module_prototypes=settings.module_prototypes,
         jobs=settings.jobs or len(os.sched_getaffinity(0)),
         timeout_factor=settings.timeout_factor,
     )

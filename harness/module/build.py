@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness.config import Config
 from harness.errors import CheckFailed, SamepageError
+from harness.module.prototypes import differing, kernel_prototypes, module_prototypes
 from harness.packages.lock import Lock, load_lock
 from harness.packages.recipe import load_recipe
 from harness.progress import step
@@ -93,12 +94,15 @@ def build_module(config: Config, source: Path, kernel: str) -> BuiltModule:
     files = source_files(source)
     kbuild = kbuild_for(config, kernel)
     variables = {} if config.module_btf else {"CONFIG_DEBUG_INFO_BTF_MODULES": ""}
+    checks = "prototypes" if config.module_prototypes else ""
     # The tool root's name holds the hash of every package in it.
-    key = key_of(_METHOD, kbuild.root.name, str(variables), *(part for item in files.items() for part in item))
+    key = key_of(_METHOD, kbuild.root.name, str(variables), checks, *(part for item in files.items() for part in item))
 
     def build(folder: Path) -> None:
         with step(f"Building {source.name} for Linux {kbuild.release}"):
             debug = _compile(kbuild, source, files, variables, folder)
+            if config.module_prototypes:
+                _check_prototypes(kbuild, source, debug)
             strip = ["strip", "--strip-debug", f"/out/{debug.name}", "-o", f"/out/{debug.stem}.ko"]
             Sandbox(kbuild.root).run(strip, rw={folder: "/out"})
 
@@ -164,3 +168,14 @@ def _compile(kbuild: Kbuild, source: Path, files: Mapping[str, bytes], variables
             names = ", ".join(path.name for path in modules) or "none"
             raise CheckFailed(f"one .ko was expected in the top folder, found: {names}", where=source)
         return Path(shutil.copyfile(modules[0], out / f"{modules[0].stem}.debug"))
+
+
+def _check_prototypes(kbuild: Kbuild, source: Path, debug: Path) -> None:
+    """Raise CheckFailed where the module has another type for a function than the kernel."""
+    ours = module_prototypes(kbuild.config, kbuild.kernel, debug)
+    wrong = differing(ours, kernel_prototypes(kbuild.config, kbuild.kernel, kbuild.release))
+    if wrong:
+        lines = "\n".join(wrong)
+        raise CheckFailed(
+            f"has other types than Linux {kbuild.release} for functions of these names:\n{lines}", where=source
+        )
