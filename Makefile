@@ -6,13 +6,16 @@ SAMEPAGE := .venv/bin/samepage
 PYTEST   := .venv/bin/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test matrix shell images lint format lock lock-python clean setup
+.PHONY: help run bench test matrix shell images lint format lock lock-python clean setup
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: setup ## The main job: merge a mixed workload and real programs, samepage and in-tree side by side
 	@$(SAMEPAGE) run $(ARGS)
+
+bench: setup ## What each merger costs, in instructions that repeat to the last digit
+	@$(SAMEPAGE) bench $(ARGS)
 
 test: images ## Lint, unit tests and guest tests; ARGS="-k name" for some of them
 	@$(PYTEST) tests/lint tests/unit tests/guest --junitxml=runs/junit.xml $(ARGS)

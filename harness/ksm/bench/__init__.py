@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Figures of merging that repeat to the last digit: what each merger costs, counted in instructions (docs/bench.md)."""

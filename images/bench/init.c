@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include "bench.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define MODULE		"/module.ko"
+#define TRANSITION	"/sys/kernel/livepatch/samepage/transition"
+#define PATCH_MS	60000
+
+static void must_mount(const char *where, const char *type)
+{
+	mkdir(where, 0755);
+	if (mount(type, where, type, 0, ""))
+		die("mount %s: %s", where, strerror(errno));
+}
+
+/* The module takes merging over once every task runs its functions. */
+static void load_module(void)
+{
+	int fd = open(MODULE, O_RDONLY | O_CLOEXEC);
+	int64_t transition = 1;
+
+	if (fd < 0)
+		return;
+	if (syscall(SYS_finit_module, fd, "", 0))
+		die("load the module: %s", strerror(errno));
+	close(fd);
+	unlink(MODULE);
+	for (int ms = 0; transition; ms += 10) {
+		if (!read_number(TRANSITION, &transition) || ms > PATCH_MS)
+			die("the module did not take over");
+		pause_us(10000);
+	}
+}
+
+int main(void)
+{
+	static const struct sigaction ignore = { .sa_handler = SIG_IGN };
+
+	must_mount("/dev", "devtmpfs");
+	must_mount("/proc", "proc");
+	must_mount("/sys", "sysfs");
+	open_output();
+	sigaction(SIGPIPE, &ignore, NULL);
+	mount("debugfs", "/sys/kernel/debug", "debugfs", 0, "");
+	mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, "");
+	load_module();
+	run_script("/case");
+	say("end\n");
+	sync();
+	reboot(RB_AUTOBOOT);
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A script's lines:
+ *
+ *	spawn COUNT			processes, numbered from 0
+ *	to WORKER LINE			see worker.c
+ *	measure LABEL WORKER LINE	the same, and record what it answers
+ *	ksm FILE VALUE			write to /sys/kernel/mm/ksm/FILE
+ *	set PATH VALUE			write to any file; nothing happens where there is none
+ *	start				switch merging on, without a pass yet
+ *	passes LABEL COUNT		whole passes, a record of all counters after each
+ *	curve LABEL PAGES TARGET COUNT	rounds of PAGES pages until TARGET are saved or COUNT passes are over
+ *	timed LABEL FILE VALUE		as ksm, and record what it took
+ *	counters LABEL			record all counters
+ *	memory LABEL			record free memory, slabs and what the module took
+ *	end				end all processes
+ */
+#include "bench.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+unsigned int split(char *line, char **words)
+{
+	unsigned int count = 0;
+	char *rest;
+
+	for (char *word = strtok_r(line, " ", &rest); word && count < MAX_WORDS; word = strtok_r(NULL, " ", &rest))
+		words[count++] = word;
+	return count;
+}
+
+static void set_ksm(const char *file, const char *value)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), "/sys/kernel/mm/ksm/%s", file);
+	write_text(path, value);
+}
+
+static void timed(const char *label, const char *file, const char *value)
+{
+	uint64_t began = now_ns();
+
+	set_ksm(file, value);
+	say("%s took_ns=%llu\n", label, (unsigned long long)(now_ns() - began));
+}
+
+/* The words after the first `skip` ones, as they stand. */
+static const char *after(const char *line, unsigned int skip)
+{
+	while (skip--) {
+		line += strcspn(line, " ");
+		line += strspn(line, " ");
+	}
+	return line;
+}
+
+static void carry_out(const char *line)
+{
+	char copy[MAX_LINE], *words[MAX_WORDS];
+
+	snprintf(copy, sizeof(copy), "%s", line);
+
+	unsigned int count = split(copy, words);
+	const char *name = words[0];
+
+	if (!strcmp(name, "to") && count > 2)
+		ask_worker((unsigned int)atoi(words[1]), after(line, 2), NULL);
+	else if (!strcmp(name, "measure") && count > 3)
+		ask_worker((unsigned int)atoi(words[2]), after(line, 3), words[1]);
+	else if (!strcmp(name, "spawn") && count == 2)
+		spawn_workers((unsigned int)atoi(words[1]));
+	else if (!strcmp(name, "ksm") && count == 3)
+		set_ksm(words[1], words[2]);
+	else if (!strcmp(name, "set") && count == 3) {
+		if (!access(words[1], W_OK))
+			write_text(words[1], words[2]);
+	} else if (!strcmp(name, "start"))
+		start_scanner();
+	else if (!strcmp(name, "passes") && count == 3)
+		run_passes(words[1], (unsigned int)atoi(words[2]));
+	else if (!strcmp(name, "curve") && count == 5)
+		run_curve(words[1], (unsigned int)atoi(words[2]), atoll(words[3]), (unsigned int)atoi(words[4]));
+	else if (!strcmp(name, "timed") && count == 4)
+		timed(words[1], words[2], words[3]);
+	else if (!strcmp(name, "counters") && count == 2)
+		say_counters(words[1]);
+	else if (!strcmp(name, "memory") && count == 2)
+		say_memory(words[1]);
+	else if (!strcmp(name, "end"))
+		end_workers();
+	else
+		die("not understood: %s", line);
+}
+
+void run_script(const char *path)
+{
+	char line[MAX_LINE];
+	FILE *file = fopen(path, "re");
+
+	if (!file)
+		die("no %s", path);
+	while (fgets(line, sizeof(line), file)) {
+		line[strcspn(line, "\n")] = '\0';
+		if (*line)
+			carry_out(line);
+	}
+	fclose(file);
+}
