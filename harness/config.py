@@ -50,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Fail the build of a module that has another type than the kernel's BTF for a function of the same name."""
     jobs: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     """Compiler jobs and downloads at once; the number of usable CPUs when unset."""
+    guest_snapshots: bool = True
+    """Boot each kind of guest once and restore it from then on; false boots every one."""
     timeout_factor: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0
     """Every time limit for a guest is multiplied by this; raise it on a slow or busy machine."""
 
@@ -71,6 +73,7 @@ class Config:
     module_btf: bool
     module_prototypes: bool
     jobs: int
+    guest_snapshots: bool
     timeout_factor: float
 
 
@@ -96,6 +99,7 @@ def load_config(start: Path | None = None, environ: Mapping[str, str] = os.envir
         module_btf=settings.module_btf,
         module_prototypes=settings.module_prototypes,
         jobs=settings.jobs or len(os.sched_getaffinity(0)),
+        guest_snapshots=settings.guest_snapshots,
         timeout_factor=settings.timeout_factor,
     )
 

@@ -7,8 +7,9 @@
     @pytest.mark.guest(memory_mib=2048, cpus=4)
     def test_with_a_larger_guest(fresh_guest): ...
 
-`guest` is booted once and shared by the tests of a file; one that is not healthy any more, or not of the size that a
-test asks for, is replaced. `fresh_guest` is booted for one test.
+`guest` is shared by the tests of a file; one that is not healthy any more, or not of the size that a test asks for, is
+replaced. `fresh_guest` is for one test. Both are restored from a snapshot (harness/guest/snapshot.py), which takes a
+fraction of a second; with `--no-snapshot` each is booted.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--samepage-kernel", metavar="NAME", help="kernel of the guests, such as 6.12 (default: configured)"
     )
+    group.addoption("--no-snapshot", action="store_true", help="boot every guest in place of restoring a snapshot")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,8 +58,9 @@ def config(pytestconfig: pytest.Config) -> Config:
     from harness.config import load_config
 
     config = load_config(pytestconfig.rootpath)
-    kernel = pytestconfig.getoption("--samepage-kernel")
-    return dataclasses.replace(config, kernel=kernel) if kernel else config
+    kernel = pytestconfig.getoption("--samepage-kernel") or config.kernel
+    snapshots = config.guest_snapshots and not pytestconfig.getoption("--no-snapshot")
+    return dataclasses.replace(config, kernel=kernel, guest_snapshots=snapshots)
 
 
 @pytest.fixture(scope="session")
@@ -123,9 +126,9 @@ def _spec(request: pytest.FixtureRequest) -> GuestSpec:
 
 
 def _start(config: Config, image: Image, spec: GuestSpec, folder: Path) -> Guest:
-    from harness.guest.guest import Guest
+    from harness.guest.snapshot import start_guest
 
-    return Guest.start(config, image, spec, folder)
+    return start_guest(config, image, spec, folder)
 
 
 def _watch(request: pytest.FixtureRequest, guest: Guest) -> Iterator[Guest]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli.options import no_snapshot
 from harness.config import load_config
 from harness.errors import SamepageError
 from harness.matrix import report
@@ -22,8 +23,11 @@ DEFAULT_TESTS = "tests/guest/ksm"
 @click.option("--kernel", "kernels", multiple=True, help="Only this kernel; may be repeated (default: all recipes).")
 @click.option("--jobs", type=click.IntRange(1), help="Runs at once (default: as CPUs and free memory allow).")
 @click.option("-k", "expression", metavar="EXPRESSION", help="Only tests that match, as with pytest.")
+@no_snapshot
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True))
-def matrix(kernels: tuple[str, ...], jobs: int | None, expression: str | None, paths: tuple[Path, ...]) -> int:
+def matrix(
+    kernels: tuple[str, ...], jobs: int | None, expression: str | None, no_snapshot: bool, paths: tuple[Path, ...]
+) -> int:
     """Run the test files in PATHS (default: tests/guest/ksm) on every kernel, several guests at once.
 
     Ends with one table; leaves junit.xml and every log in runs/matrix-TIME. Exit code 1 when a test failed, 2 when
@@ -39,7 +43,8 @@ def matrix(kernels: tuple[str, ...], jobs: int | None, expression: str | None, p
     broken = prepare(config, chosen)
     runs = plan([kernel for kernel in chosen if kernel not in broken], files)
     folder = config.runs / f"matrix-{datetime.now().astimezone():%Y-%m-%d_%H.%M.%S}"
-    done = run_all(config, runs, room(jobs), folder, ["-k", expression] if expression else [])
+    arguments = [*(["-k", expression] if expression else []), *(["--no-snapshot"] if no_snapshot else [])]
+    done = run_all(config, runs, room(jobs), folder, arguments)
     merged = report.merge(done, broken)
     folder.mkdir(parents=True, exist_ok=True)
     merged.write(str(folder / "junit.xml"), pretty=True)

@@ -11,7 +11,8 @@ from typing import get_args
 
 import click
 
-from harness.config import Config, load_config
+from harness.cli.options import configured, no_snapshot
+from harness.config import Config
 from harness.errors import SamepageError
 from harness.ksm import result
 from harness.ksm.compare import STATUS_STYLE, compare, summary_table
@@ -36,6 +37,7 @@ EXIT_CODES = {"pass": 0, "fail": 1, "error": 2, "interrupted": 130}
 @click.option("--name", help="Of the folder under runs/; the time when not given.")
 @click.option("--memory", type=click.IntRange(512, 1 << 20), metavar="MIB", help="Memory of the guest.")
 @click.option("--processes", type=click.IntRange(1, 512), help="Processes, in place of what the workload says.")
+@no_snapshot
 def run(
     workloads: tuple[str, ...],
     merger: str,
@@ -44,13 +46,14 @@ def run(
     name: str | None,
     memory: int | None,
     processes: int | None,
+    no_snapshot: bool,
 ) -> int:
     """Run workloads (names, or paths of .toml files) and report; `mixed` and `programs` when none is named.
 
     Leaves result.json, report.html, counters.csv and console.log in runs/NAME, or in a folder there for each run when
     there are several; runs/latest points at it.
     """
-    config = load_config()
+    config = configured(no_snapshot=no_snapshot)
     mergers: list[Merger] = list(get_args(Merger)) if merger == "both" else [_merger(merger)]
     chosen = [(_short(word), load(word)) for word in workloads or DEFAULT_WORKLOADS]
     if processes is not None:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import click
 
-from harness.config import load_config
+from harness.cli.options import configured, no_snapshot
 from harness.errors import SamepageError
 from harness.image import ensure_image
 from harness.ksm.selftests import report
@@ -24,13 +24,14 @@ from harness.progress import console
 @click.option("--runs", type=click.IntRange(1), default=ENOUGH_RUNS, show_default=True, help="Of each racy mode.")
 @click.option("--size", type=click.IntRange(4), default=100, show_default=True, help="MiB that timed modes merge.")
 @click.option("--only", metavar="TEXT", help="Only command lines with TEXT in them.")
-def selftests(kernel: str | None, runs: int, size: int, only: str | None) -> int:
+@no_snapshot
+def selftests(kernel: str | None, runs: int, size: int, only: str | None, no_snapshot: bool) -> int:
     """Build ksm_tests and ksm_functional_tests from the kernel's source package, and run them with both mergers.
 
     Leaves selftests.tap, junit.xml and all output in runs/selftests-KERNEL-TIME. Exit code 1 where the module fails a
     test that in-tree KSM passes.
     """
-    config = load_config()
+    config = configured(no_snapshot=no_snapshot)
     kernel = kernel or config.kernel
     programs = build_selftests(config, kernel)
     image = ensure_image(config, kernel)

@@ -17,9 +17,11 @@ from pathlib import Path
 
 import click
 
-from harness.config import Config, load_config
+from harness.cli.options import configured, no_snapshot
+from harness.config import Config
 from harness.errors import SamepageError
 from harness.guest.guest import Guest
+from harness.guest.snapshot import start_guest
 from harness.guest.spec import GuestSpec
 from harness.guest.terminal import interact
 from harness.image import ensure_image
@@ -42,21 +44,30 @@ Example:
 @click.option("--memory", type=click.IntRange(min=256), default=1024, show_default=True, help="MiB of memory.")
 @click.option("--cpus", type=click.IntRange(min=1), default=2, show_default=True, help="Virtual CPUs.")
 @click.option("--append", multiple=True, metavar="ARGUMENT", help="One more kernel argument; may be repeated.")
-def shell(way: str, no_module: bool, kernel: str | None, memory: int, cpus: int, append: tuple[str, ...]) -> int:
-    """Boot a guest with the module loaded, and work in it. Ctrl-] leaves; nothing of the guest remains.
+@no_snapshot
+def shell(
+    way: str,
+    no_module: bool,
+    kernel: str | None,
+    memory: int,
+    cpus: int,
+    append: tuple[str, ...],
+    no_snapshot: bool,
+) -> int:
+    """Start a guest with the module loaded, and work in it. Ctrl-] leaves; nothing of the guest remains.
 
     Exit code 1 when the guest's kernel complained meanwhile (its log is kept then), else that of the ssh session.
     """
     if way == "console" and not sys.stdin.isatty():
         raise SamepageError("the console needs a terminal", where="stdin", hint="--ssh takes commands from a pipe.")
-    config = load_config()
+    config = configured(no_snapshot=no_snapshot)
     kernel = kernel or config.kernel
     image = ensure_image(config, kernel)
     built = None if no_module else build_module(config, config.module, kernel)
     spec = GuestSpec(memory_mib=memory, cpus=cpus, append=append)
     with _folder() as folder, contextlib.ExitStack() as guests:
-        with step(f"Booting Linux {image.release}"):
-            guest = guests.enter_context(Guest.start(config, image, spec, folder))
+        with step(f"Starting Linux {image.release}"):
+            guest = guests.enter_context(start_guest(config, image, spec, folder))
             _load(guest, built)
         _greet(config, guest, built)
         return _over_ssh(guest) if way == "ssh" else _over_console(guest)

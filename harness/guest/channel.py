@@ -14,7 +14,7 @@ from typing import Protocol
 
 from harness.errors import SamepageError
 from harness.guest.errors import ChannelClosed, ProtocolError
-from harness.guest.protocol import PROTOCOL_VERSION, Clocks, Decoder, Frame, FrameType
+from harness.guest.protocol import PROTOCOL_VERSION, Clocks, Decoder, Frame, FrameType, encode_resume
 
 _READ_SIZE = 1 << 20
 _LAST_FRAMES = {FrameType.EXIT, FrameType.FAILED, FrameType.PONG, FrameType.MARKED}
@@ -33,7 +33,8 @@ class Receiver(Protocol):
 class Channel:
     """Frames to and from the agent of one guest. Every method may be called from any thread."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, greeted: bool = False) -> None:
+        """Move frames over `sock`. `greeted`: the agent has said hello already, before its guest was saved."""
         self._sock = sock
         self._sock.setblocking(False)
         self._lock = threading.Lock()
@@ -42,6 +43,8 @@ class Channel:
         self._unsent: deque[memoryview] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._greeted = threading.Event()
+        if greeted:
+            self._greeted.set()
         self._closing = False
         self.failure: ChannelClosed | ProtocolError | None = None
         self._thread = threading.Thread(target=self._run, name="samepage-channel", daemon=True)
@@ -62,6 +65,13 @@ class Channel:
         if answer is not None and answer.type is FrameType.FAILED:
             raise SamepageError("the agent cannot write to the kernel log: " + answer.failure()[1])
         return answer is not None
+
+    def resume(self, realtime: int, random: bytes, timeout: float) -> Clocks | None:
+        """Tell a restored guest the time (ns since 1970) and random bytes of its own; answers as `ping` does."""
+        answer = self._ask(FrameType.RESUME, encode_resume(realtime, random), timeout)
+        if answer is not None and answer.type is FrameType.FAILED:
+            raise SamepageError("the agent cannot resume: " + answer.failure()[1])
+        return None if answer is None else answer.clocks()
 
     def open(self, receiver: Receiver, kind: FrameType, payload: bytes) -> int:
         """Send a request under a new id, whose frames go to `receiver`, and return the id."""

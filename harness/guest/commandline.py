@@ -37,6 +37,24 @@ class QemuFiles:
 
 
 @dataclass(frozen=True)
+class SnapshotFiles:
+    """Where a snapshot is, or is to be (a folder, inside QEMU's sandbox)."""
+
+    folder: str
+    saved: bool
+    """Whether the guest starts from it; otherwise it boots, and is to be saved there."""
+
+    @property
+    def state(self) -> str:
+        """The file of everything but the memory."""
+        return f"{self.folder}/state"
+
+    def memory(self, node: int) -> str:
+        """Return the file that is a NUMA node's memory."""
+        return f"{self.folder}/memory{node}"
+
+
+@dataclass(frozen=True)
 class GuestSockets:
     """Descriptors of the sockets that QEMU inherits."""
 
@@ -45,14 +63,20 @@ class GuestSockets:
     qmp: int
 
 
-def qemu_arguments(spec: GuestSpec, accelerator: str, files: QemuFiles, sockets: GuestSockets) -> list[str]:
+def qemu_arguments(
+    spec: GuestSpec,
+    accelerator: str,
+    files: QemuFiles,
+    sockets: GuestSockets,
+    snapshot: SnapshotFiles | None = None,
+) -> list[str]:
     """Return QEMU's arguments (without the program's name)."""
     return [
         *("-nodefaults", "-no-user-config", "-no-reboot"),
         *("-display", "none", "-nic", "none"),
         *("-machine", "q35,sata=off,smbus=off,graphics=off,vmport=off"),
         *_accelerator(accelerator),
-        *_processors_and_memory(spec),
+        *_processors_and_memory(spec, snapshot),
         *("-kernel", files.kernel, "-initrd", files.initramfs),
         *("-append", " ".join([*KERNEL_ARGUMENTS, *spec.append])),
         *_socket("console", sockets.console),
@@ -65,6 +89,7 @@ def qemu_arguments(spec: GuestSpec, accelerator: str, files: QemuFiles, sockets:
         *_disk("root", files.root),
         *_disk("modules", files.modules),
         *spec.qemu_arguments,
+        *(("-incoming", "defer") if snapshot is not None and snapshot.saved else ()),
     ]
 
 
@@ -73,17 +98,29 @@ def _accelerator(name: str) -> Sequence[str]:
     return ("-accel", "tcg,thread=multi" if name == "tcg" else name, "-cpu", "max")
 
 
-def _processors_and_memory(spec: GuestSpec) -> list[str]:
+def _processors_and_memory(spec: GuestSpec, snapshot: SnapshotFiles | None) -> list[str]:
     # Without sockets= all CPUs share a socket, and the kernel warns of nodes that divide it (topology_sane).
     arguments = ["-smp", f"{spec.cpus},sockets={spec.numa_nodes}", "-m", f"{spec.memory_mib}M"]
     if spec.numa_nodes == 1:
+        if snapshot is not None:
+            arguments += ["-object", _memory(0, spec.memory_mib, snapshot), "-machine", "memory-backend=node0"]
         return arguments
     cpus, memory = spec.cpus // spec.numa_nodes, spec.memory_mib // spec.numa_nodes
     for node in range(spec.numa_nodes):
         first = node * cpus
-        arguments += ["-object", f"memory-backend-ram,id=node{node},size={memory}M"]
+        arguments += ["-object", _memory(node, memory, snapshot)]
         arguments += ["-numa", f"node,nodeid={node},memdev=node{node},cpus={first}-{first + cpus - 1}"]
     return arguments
+
+
+def _memory(node: int, mib: int, snapshot: SnapshotFiles | None) -> str:
+    if snapshot is None:
+        return f"memory-backend-ram,id=node{node},size={mib}M"
+    # A guest that is to be saved writes its memory into the file; those that start from it read the pages that they
+    # touch, and keep what they write to themselves.
+    access = "share=off,readonly=on,rom=off" if snapshot.saved else "share=on"
+    path = _escaped(snapshot.memory(node))
+    return f"memory-backend-file,id=node{node},size={mib}M,mem-path={path},{access}"
 
 
 def _socket(name: str, descriptor: int) -> Sequence[str]:
@@ -91,8 +128,11 @@ def _socket(name: str, descriptor: int) -> Sequence[str]:
 
 
 def _disk(name: str, path: str) -> Sequence[str]:
-    escaped = path.replace(",", ",,")
     return (
-        *("-blockdev", f"driver=raw,node-name={name},read-only=on,file.driver=file,file.filename={escaped}"),
+        *("-blockdev", f"driver=raw,node-name={name},read-only=on,file.driver=file,file.filename={_escaped(path)}"),
         *("-device", f"virtio-blk-pci,drive={name},serial={name}"),
     )
+
+
+def _escaped(path: str) -> str:
+    return path.replace(",", ",,")

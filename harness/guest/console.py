@@ -27,13 +27,22 @@ class Console:
     """ttyS0 of one guest."""
 
     def __init__(
-        self, sock: socket.socket, log: Path, on_lines: Callable[[Sequence[str]], None], on_end: Callable[[], None]
+        self,
+        sock: socket.socket,
+        log: Path,
+        on_lines: Callable[[Sequence[str]], None],
+        on_end: Callable[[], None],
+        before: bytes = b"",
     ) -> None:
-        """Read `sock` from now on; give every whole line to `on_lines`, and call `on_end` when the guest is gone."""
+        """Read `sock` from now on; give every whole line to `on_lines`, and call `on_end` when the guest is gone.
+
+        `before` is what the guest has printed already; it begins `log`, and is given to nobody.
+        """
         self._sock = sock
         self._path = log
         self._log = log.open("wb", buffering=0)
-        self._position = 0
+        self._log.write(before)
+        self._position = len(before)
         self._spawn: fdspawn[bytes] = fdspawn(sock, timeout=None, logfile=None, use_poll=True)
         self._spawn.logfile_read = self._log
         self._on_lines = on_lines

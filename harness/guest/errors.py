@@ -20,6 +20,10 @@ class GuestStartFailed(SamepageError):
     """QEMU could not be started, or its kernel never came up to our init (exit code 2)."""
 
 
+class SnapshotFailed(SamepageError):
+    """A guest could not be saved, or not be restored from what was saved (exit code 2)."""
+
+
 class GuestDied(CheckFailed):
     """QEMU ended although nobody asked it to, or the guest powered itself off."""
 

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +18,7 @@ from harness.config import Config
 from harness.errors import CheckFailed
 from harness.guest import livepatch, ssh
 from harness.guest.accel import choose_accelerator
+from harness.guest.commandline import SnapshotFiles
 from harness.guest.console import Console
 from harness.guest.dump import write_dump
 from harness.guest.errors import (
@@ -28,6 +31,7 @@ from harness.guest.errors import (
     KernelLogUnreadable,
     KernelSplat,
     ProtocolError,
+    SnapshotFailed,
     TaintUnexplained,
 )
 from harness.guest.files import GuestFiles
@@ -53,6 +57,7 @@ MAX_OUTPUT = 256 << 20
 DUMP_FOLDER = "dump"
 _PING_TIMEOUT = 15.0
 _KILL_TIMEOUT = 10.0
+_SEED_BYTES = 64
 _TAINTED = "/proc/sys/kernel/tainted"
 # Documentation/admin-guide/tainted-kernels.rst: machine check, bad page, died, warned, soft lockup.
 _DAMAGE = {4: "machine check", 5: "bad page", 7: "oops", 9: "warning", 14: "soft lockup"}
@@ -82,8 +87,10 @@ class Guest:
     words), one that answers nobody is dumped into `folder`/dump, ended, and raises GuestHung.
     """
 
-    def __init__(self, config: Config, image: Image, spec: GuestSpec, folder: Path) -> None:
-        """Use `Guest.start`."""
+    def __init__(
+        self, config: Config, image: Image, spec: GuestSpec, folder: Path, snapshot: SnapshotFiles | None = None
+    ) -> None:
+        """Use `Guest.start`, or `start_guest` of snapshot.py."""
         self.image = image
         self.spec = spec
         self.folder = folder
@@ -97,7 +104,7 @@ class Guest:
         self.qemu_version = qemu.version
         self.accelerator = choose_accelerator(config, qemu, spec.accelerator)
         folder.mkdir(parents=True, exist_ok=True)
-        self._machine = Machine(qemu, self.accelerator, image, spec, folder, self.log.feed, self.log.end)
+        self._machine = Machine(qemu, self.accelerator, image, spec, folder, self.log.feed, self.log.end, snapshot)
         self._files = GuestFiles(self._start_files)
 
     @classmethod
@@ -106,13 +113,28 @@ class Guest:
 
         Raises GuestStartFailed when it does not come up, KernelSplat when its kernel complains on the way.
         """
-        guest = cls(config, image, spec, folder)
+        return cls(config, image, spec, folder)._started(Guest._wait_booted)
+
+    @classmethod
+    def restore(cls, config: Config, image: Image, spec: GuestSpec, folder: Path, snapshot: Path) -> Guest:
+        """Return a guest that goes on from where `save_booted` saved one of the same image and spec.
+
+        Its clock is set and its random numbers are its own, except under icount, where each is to do the same.
+        Raises SnapshotFailed when QEMU does not take the snapshot.
+        """
+        guest = cls(config, image, spec, folder, SnapshotFiles(str(snapshot), saved=True))
+        return guest._started(Guest._wait_restored)
+
+    @classmethod
+    def save_booted(cls, config: Config, image: Image, spec: GuestSpec, folder: Path, snapshot: Path) -> None:
+        """Boot a guest as `start` does and save it in the folder `snapshot`, where nothing else is."""
+        files = SnapshotFiles(str(snapshot), saved=False)
+        guest = cls(config, image, spec, folder, files)._started(Guest._wait_booted)
         try:
-            guest._wait_booted()
-        except BaseException:
+            guest._machine.save(spec.boot_timeout * guest.timeout_factor)
+        finally:
+            guest._closed = True
             guest._machine.end()
-            raise
-        return guest
 
     def __enter__(self) -> Guest:
         return self
@@ -288,6 +310,29 @@ class Guest:
             self._machine.end()
 
     # Start
+
+    def _started(self, wait: Callable[[Guest], None]) -> Guest:
+        """Return the guest once `wait` has seen it up; end one that does not come up."""
+        try:
+            wait(self)
+        except BaseException:
+            self._machine.end()
+            raise
+        return self
+
+    def _wait_restored(self) -> None:
+        timeout = self.spec.boot_timeout * self.timeout_factor
+        clocks = None
+        self._machine.restore()
+        with contextlib.suppress(ChannelClosed, ProtocolError):
+            clocks = self._machine.channel.resume(time.time_ns(), secrets.token_bytes(_SEED_BYTES), timeout)
+        if clocks is None and self._machine.ended():
+            said = self._machine.last_words()
+            raise SnapshotFailed(f"the guest could not be restored: {said}", where=self.folder)
+        if clocks is None:
+            raise self._no_answer("restore", "did not answer after it was restored")
+        self.log.check("restore")
+        self._damage = self._read_damage()
 
     def _wait_booted(self) -> None:
         timeout = self.spec.boot_timeout * self.timeout_factor

@@ -8,14 +8,16 @@ for, and nothing that a harness killed in mid-air could leave behind.
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.guest.channel import Channel
-from harness.guest.commandline import GuestSockets, QemuFiles, qemu_arguments
+from harness.guest.channel import Channel, Deadline
+from harness.guest.commandline import GuestSockets, QemuFiles, SnapshotFiles, qemu_arguments
 from harness.guest.console import Console
-from harness.guest.errors import ChannelClosed, GuestStartFailed
+from harness.guest.errors import ChannelClosed, GuestStartFailed, SnapshotFailed
 from harness.guest.process import QemuProcess
 from harness.guest.qemu import Qemu
 from harness.guest.qmp import Qmp, QmpFailed
@@ -25,6 +27,7 @@ from harness.image import Image
 CONSOLE_LOG = "console.log"
 QEMU_LOG = "qemu.log"
 _END_TIMEOUT = 5.0
+_POLL_SECONDS = 0.02
 
 
 class Machine:
@@ -39,28 +42,38 @@ class Machine:
         folder: Path,
         on_lines: Callable[[Sequence[str]], None],
         on_console_end: Callable[[], None],
+        snapshot: SnapshotFiles | None = None,
     ) -> None:
-        """Start QEMU; its logs go into `folder`, the console's lines to `on_lines` as well."""
+        """Start QEMU; its logs go into `folder`, the console's lines to `on_lines` as well.
+
+        With a `snapshot` the guest goes on from where that was saved, or boots to be saved there.
+        """
         self.folder = folder
+        self._snapshot = snapshot
         kernel = image.vmlinuz if spec.kaslr else image.vmlinux
         files = QemuFiles(str(kernel), str(image.initramfs), str(image.root), str(image.modules))
         pairs = [socket.socketpair() for _ in range(3)]
         ours = [pair[0] for pair in pairs]
         theirs = [pair[1] for pair in pairs]
         descriptors = [sock.fileno() for sock in theirs]
-        arguments = qemu_arguments(spec, accelerator, files, GuestSockets(*descriptors))
+        arguments = qemu_arguments(spec, accelerator, files, GuestSockets(*descriptors), snapshot)
+        restored = None if snapshot is None or not snapshot.saved else Path(snapshot.folder)
+        readable = [*image.files(), *([] if restored is None else [restored])]
+        writable = [Path(snapshot.folder)] if snapshot and not snapshot.saved else []
+        line = qemu.command(arguments, readable, writable)
         with contextlib.ExitStack() as cleanup:
             for sock in ours:
                 cleanup.callback(sock.close)
             try:
-                self.process = QemuProcess(qemu.command(arguments, image.files()), descriptors, folder / QEMU_LOG)
+                self.process = QemuProcess(line, descriptors, folder / QEMU_LOG)
             finally:
                 for sock in theirs:
                     sock.close()
             cleanup.callback(self.process.kill)
-            self.console = Console(ours[0], folder / CONSOLE_LOG, on_lines, on_console_end)
+            before = b"" if restored is None else (restored / CONSOLE_LOG).read_bytes()
+            self.console = Console(ours[0], folder / CONSOLE_LOG, on_lines, on_console_end, before)
             cleanup.callback(self.console.close)
-            self.channel = Channel(ours[1])
+            self.channel = Channel(ours[1], greeted=restored is not None)
             cleanup.callback(self.channel.close)
             self.qmp = self._greet(ours[2])
             cleanup.pop_all()
@@ -78,6 +91,37 @@ class Machine:
         if isinstance(self.channel.failure, ChannelClosed):
             self.process.wait(_END_TIMEOUT)
         return not self.process.running
+
+    def save(self, timeout: float) -> None:
+        """Save the guest where its snapshot is to be; only `end` may follow. `timeout` is in seconds."""
+        assert self._snapshot is not None
+        # It stops by itself when all is saved; one that was stopped before would be restored as such.
+        self._leave_memory_in_its_file()
+        self.qmp.execute("migrate", uri=f"file:{self._snapshot.state}")
+        deadline = Deadline(timeout)
+        while (status := self._migration()).get("status") != "completed":
+            if status.get("status") in ("failed", "cancelled") or deadline.passed:
+                raise SnapshotFailed(f"the guest could not be saved: {status}", where=self._snapshot.folder)
+            time.sleep(_POLL_SECONDS)
+        shutil.copyfile(self.folder / CONSOLE_LOG, Path(self._snapshot.folder, CONSOLE_LOG))
+
+    def restore(self) -> None:
+        """Have QEMU, which waits for that, read the snapshot; the guest runs on as soon as it has."""
+        assert self._snapshot is not None
+        try:
+            self._leave_memory_in_its_file()
+            self.qmp.execute("migrate-incoming", uri=f"file:{self._snapshot.state}")
+        except QmpFailed as error:
+            raise SnapshotFailed(f"the guest could not be restored: {error}", where=self._snapshot.folder) from error
+
+    def _leave_memory_in_its_file(self) -> None:
+        """The file that is the memory needs no copy in the state."""
+        capability = {"capability": "x-ignore-shared", "state": True}
+        self.qmp.execute("migrate-set-capabilities", capabilities=[capability])
+
+    def _migration(self) -> dict[str, object]:
+        answer = self.qmp.execute("query-migrate")
+        return answer if isinstance(answer, dict) else {}
 
     def last_words(self) -> str:
         """Return how QEMU ended, and the last that it and the guest said."""

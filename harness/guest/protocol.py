@@ -12,7 +12,7 @@ from harness.errors import SamepageError
 from harness.guest.errors import ProtocolError
 
 CHANNEL_NAME = "org.samepage.channel"
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 HEADER = struct.Struct("<IIB")
 MAX_PAYLOAD = 65536
@@ -22,6 +22,7 @@ WINDOW = 262144
 _U32 = struct.Struct("<I")
 _I32 = struct.Struct("<i")
 _CLOCKS = struct.Struct("<QQQ")
+_U64 = struct.Struct("<Q")
 _FILE = struct.Struct("<iII")
 
 
@@ -36,6 +37,7 @@ class FrameType(IntEnum):
     CREDIT = 6
     PING = 7
     MARK = 8
+    RESUME = 9
     HELLO = 32
     STDOUT = 33
     STDERR = 34
@@ -157,6 +159,11 @@ def encode_start(argv: Sequence[str], env: Mapping[str, str], cwd: str) -> bytes
 def encode_number(value: int) -> bytes:
     """Return the payload of KILL and CREDIT."""
     return _U32.pack(value)
+
+
+def encode_resume(realtime: int, random: bytes) -> bytes:
+    """Return the payload of RESUME: the time in nanoseconds, and 1 to 256 bytes to be random with."""
+    return _U64.pack(realtime) + random
 
 
 def encode_paths(paths: Iterable[str]) -> bytes:

@@ -29,16 +29,24 @@ class Qemu:
     program: Path
     """The host's path of the executable."""
 
-    def command(self, arguments: Sequence[str], files: Sequence[Path] = ()) -> list[str]:
-        """Return the command line that runs QEMU with `arguments`; `files` keep their paths inside the sandbox."""
+    def command(self, arguments: Sequence[str], files: Sequence[Path] = (), writable: Sequence[Path] = ()) -> list[str]:
+        """Return the command line that runs QEMU with `arguments`.
+
+        `files`, which QEMU reads, and folders that are `writable` keep their paths inside the sandbox.
+        """
         devices = [KVM] if Path(KVM).exists() else []
         if self.root is not None:
             return Sandbox(self.root).command(
-                [PROGRAM, *arguments], ro={path: str(path) for path in files}, devices=devices
+                [PROGRAM, *arguments],
+                ro={path: str(path) for path in files},
+                rw={path: str(path) for path in writable},
+                devices=devices,
             )
         line = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/", "/", "--dev", "/dev"]
         for name in devices:
             line += ["--dev-bind", name, name]
+        for path in writable:
+            line += ["--bind", str(path), str(path)]
         return [*line, "--", str(self.program), *arguments]
 
     @property

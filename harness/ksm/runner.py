@@ -19,6 +19,7 @@ from harness.config import Config
 from harness.errors import CheckFailed, SamepageError
 from harness.guest.errors import KernelSplat
 from harness.guest.guest import Guest
+from harness.guest.snapshot import start_guest
 from harness.guest.spec import GuestSpec
 from harness.guest.splats import Splat
 from harness.image import Image, ensure_image
@@ -124,7 +125,7 @@ def _carry_out(config: Config, job: Job, material: Material, observer: Observer,
     with ExitStack() as stack:
         observer.phase("booting")
         spec = GuestSpec(memory_mib=memory_mib, cpus=GUEST_CPUS)
-        guest = stack.enter_context(Guest.start(config, material.image, spec, job.folder))
+        guest = stack.enter_context(start_guest(config, material.image, spec, job.folder))
         stack.callback(lambda: outcome.splats.extend(_recorded(guest.splats)))
         outcome.accelerator, outcome.qemu = guest.accelerator, guest.qemu_version
         module = material.module if job.merger == "samepage" else None

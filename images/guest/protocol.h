@@ -8,7 +8,7 @@
  *
  *	u32 length of payload   u32 id   u8 type   payload
  *
- * The host opens an id with a request (EXEC, FILES, PING, MARK); every answer
+ * The host opens an id with a request (EXEC, FILES, PING, MARK, RESUME); every answer
  * carries that id.  An id lasts until EXIT, FAILED, PONG or MARKED.  Frames for
  * an id that is not open are late, not wrong, and are dropped; a frame that
  * breaks the format cannot be recovered from: the agent says FATAL and ends.
@@ -20,7 +20,7 @@
 #define SAMEPAGE_PROTOCOL_H
 
 #define CHANNEL_NAME		"org.samepage.channel"
-#define PROTOCOL_VERSION	1
+#define PROTOCOL_VERSION	2
 
 #define HEADER_SIZE		9
 #define MAX_PAYLOAD		65536
@@ -37,6 +37,7 @@ enum frame_type {
 	FRAME_CREDIT = 6,	/* u32 bytes of output consumed */
 	FRAME_PING = 7,		/* up to 256 bytes, echoed */
 	FRAME_MARK = 8,		/* one line for the kernel log, with its newline */
+	FRAME_RESUME = 9,	/* u64 CLOCK_REALTIME in ns, 1 to 256 random bytes: see requests.c */
 
 	/* guest to host */
 	FRAME_HELLO = 32,	/* id 0: u32 version */

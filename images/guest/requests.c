@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* What the host asks for, checked and carried out. */
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/random.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -47,7 +50,8 @@ static void take_ping(uint32_t id, const uint8_t *payload, uint32_t length)
 	if (length > 256)
 		fatal("id %u: a ping of %u bytes", id, length);
 	memcpy(answer, clocks, sizeof(clocks));
-	memcpy(answer + sizeof(clocks), payload, length);
+	if (length)
+		memcpy(answer + sizeof(clocks), payload, length);
 	frame_commit(id, FRAME_PONG, sizeof(clocks) + length);
 }
 
@@ -57,6 +61,43 @@ static void take_mark(uint32_t id, const uint8_t *payload, uint32_t length)
 		send_failed(id, errno, "/dev/kmsg");
 	else
 		send_frame(id, FRAME_MARKED, "", 0);
+}
+
+/*
+ * What a guest needs that was restored from a snapshot: the time, and random
+ * numbers that no other guest of the same snapshot gets.
+ */
+static void take_resume(uint32_t id, const uint8_t *payload, uint32_t length)
+{
+	union {
+		struct rand_pool_info info;
+		uint8_t room[sizeof(struct rand_pool_info) + 256];
+	} seed;
+	uint32_t random = length - sizeof(uint64_t);
+	struct timespec now;
+	uint64_t ns;
+	int fd, failed;
+
+	if (length <= sizeof(ns) || random > 256)
+		fatal("id %u: %u bytes to resume with", id, length);
+	memcpy(&ns, payload, sizeof(ns));
+	now = (struct timespec){ ns / 1000000000, ns % 1000000000 };
+	if (clock_settime(CLOCK_REALTIME, &now)) {
+		send_failed(id, errno, "clock_settime");
+		return;
+	}
+	seed.info.entropy_count = random * 8;
+	seed.info.buf_size = random;
+	memcpy(seed.room + offsetof(struct rand_pool_info, buf), payload + sizeof(ns), random);
+	fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC);
+	/* The pool is asked once a minute; what it has learned now has to count at once. */
+	failed = fd < 0 || ioctl(fd, RNDADDENTROPY, &seed) || ioctl(fd, RNDRESEEDCRNG);
+	if (failed)
+		send_failed(id, errno, "/dev/urandom");
+	else
+		take_ping(id, NULL, 0);
+	if (fd >= 0)
+		close(fd);
 }
 
 static uint32_t payload_u32(uint32_t id, const uint8_t *payload, uint32_t length)
@@ -99,6 +140,9 @@ void take_frame(uint32_t id, uint8_t type, uint8_t *payload, uint32_t length)
 		break;
 	case FRAME_MARK:
 		take_mark(id, payload, length);
+		break;
+	case FRAME_RESUME:
+		take_resume(id, payload, length);
 		break;
 	default:
 		fatal("id %u: frame of unknown type %u", id, type);

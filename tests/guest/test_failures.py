@@ -30,6 +30,7 @@ from harness.guest.errors import (
 )
 from harness.guest.guest import Guest
 from harness.guest.protocol import Frame, FrameType
+from harness.guest.snapshot import start_guest
 from harness.guest.spec import GuestSpec
 from harness.image import Image
 from harness.module.build import BuiltModule, build_module
@@ -50,7 +51,7 @@ def wounded(
     config: Config, image: Image, splat: BuiltModule, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Guest]:
     """A guest whose kernel complains and goes on, shared by the tests that make it."""
-    with Guest.start(config, image, GuestSpec(), tmp_path_factory.mktemp("wounded")) as guest:
+    with start_guest(config, image, GuestSpec(), tmp_path_factory.mktemp("wounded")) as guest:
         guest.insmod(splat.ko)
         yield guest
 
@@ -199,7 +200,7 @@ def test_a_log_that_does_not_arrive_is_a_failure(fresh_guest: Guest) -> None:
 
 
 def test_damage_that_the_log_does_not_show_is_noticed(config: Config, image: Image, tmp_path: Path) -> None:
-    guest = Guest.start(config, image, GuestSpec(), tmp_path)
+    guest = start_guest(config, image, GuestSpec(), tmp_path)
     guest.write("/proc/sys/kernel/tainted", str(1 << 9))
     with pytest.raises(TaintUnexplained, match=r"tainted \(warning\)"):
         guest.close()

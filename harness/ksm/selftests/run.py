@@ -12,6 +12,7 @@ from types import TracebackType
 from harness.config import Config
 from harness.errors import CheckFailed
 from harness.guest.guest import Guest
+from harness.guest.snapshot import start_guest
 from harness.guest.spec import GuestSpec
 from harness.image import Image
 from harness.ksm.selftests.cases import Case
@@ -87,7 +88,7 @@ class Bench:
 
     def _boot(self) -> Guest:
         self._booted += 1
-        guest = Guest.start(self._config, self._image, SPEC, self._folder / f"guest-{self._booted}")
+        guest = start_guest(self._config, self._image, SPEC, self._folder / f"guest-{self._booted}")
         try:
             if self._module is not None:
                 guest.insmod(self._module.ko)
