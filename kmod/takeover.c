@@ -230,9 +230,20 @@ static struct klp_object sp_objects[] = {
 	{ }
 };
 
+/*
+ * A livepatch that replaces all others would remove this one without its
+ * callbacks, and leave merged pages behind that point to our nodes. It is
+ * refused unless it says that it knows this state.
+ */
+static struct klp_state sp_states[] = {
+	{ .id = 0x53414d45, .version = 1 },
+	{ }
+};
+
 static struct klp_patch sp_patch = {
 	.mod = THIS_MODULE,
 	.objs = sp_objects,
+	.states = sp_states,
 };
 
 /*
