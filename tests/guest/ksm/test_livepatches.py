@@ -13,7 +13,7 @@ from harness.guest.guest import Guest
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.module.build import BuiltModule, build_module
-from tests.guest.ksm.control import QUICK, RUN, UNMERGE, Merger
+from tests.guest.ksm.control import RUN, UNMERGE, Merger
 
 PAGES = 300
 KEY = 31 << 40
@@ -39,8 +39,7 @@ def in_force(guest: Guest) -> bool:
 
 def merges(merger: Merger, work: MemWork) -> None:
     """Everything that can be merged is, and what is not any more is not."""
-    for name, value in QUICK.items():
-        merger[name] = value
+    merger.hurry()
     while len(work.processes) < 2:
         work.process().map(pages=PAGES).fill(Kind.FILLED, KEY, step=1)
     merger["run"] = UNMERGE

@@ -15,7 +15,7 @@ from harness.guest.guest import Guest
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.module.build import BuiltModule, build_module
-from tests.guest.ksm.control import QUICK, RUN, STOP, UNMERGE, Merger
+from tests.guest.ksm.control import RUN, STOP, UNMERGE, Merger
 
 PAGES = 300
 MANY = 5000  # more than a process at its limit can find by giving up something else
@@ -27,9 +27,7 @@ CGROUP = "/sys/fs/cgroup/small"
 def in_tree(merger: Merger, guest: Guest, module: BuiltModule) -> Iterator[Merger]:
     """The kernel's own merger in force; the module is loaded again afterwards."""
     guest.rmmod("samepage")
-    for name, value in QUICK.items():
-        if name in merger.counters():
-            merger[name] = value
+    merger.hurry()
     yield merger
     merger["run"] = UNMERGE
     merger["run"] = STOP

@@ -17,7 +17,7 @@ from harness.guest.stream import Stream
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.module.build import BuiltModule
-from tests.guest.ksm.control import QUICK, RUN, SAMEPAGE, STOP, UNMERGE, Merger
+from tests.guest.ksm.control import RUN, SAMEPAGE, STOP, UNMERGE, Merger
 
 RELOADS = int(os.environ.get("SAMEPAGE_RELOADS", "3"))
 PAGES = 400
@@ -94,8 +94,7 @@ def test_reloaded_under_a_storm(
         work.areas[turn % 3].poke_each([(page, 24, turn) for page in range(turn % 9, PAGES, 9)])
         work.check()
         if turn % 3 == 0:
-            for name, value in QUICK.items():
-                merger[name] = value
+            merger.hurry()
             merger["run"] = RUN
             merger.passes(3)
             assert merger["pages_sharing"] > 0, "it is loaded over pages that in-tree KSM has merged"
