@@ -20,7 +20,7 @@ from harness.ksm.display import Display
 from harness.ksm.result import Collection, Merger, Result
 from harness.ksm.runner import Job, prepare
 from harness.ksm.runner import run as carry_out
-from harness.ksm.workload import Workload, available, load, with_processes
+from harness.ksm.workload import Machines, Workload, available, load, with_machines, with_processes
 from harness.progress import console
 
 DEFAULT_WORKLOADS = ("mixed", "programs")
@@ -35,8 +35,12 @@ EXIT_CODES = {"pass": 0, "fail": 1, "error": 2, "interrupted": 130}
 @click.option("--kernel", help="The recipe to boot; the configured one when not given.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Chooses all contents.")
 @click.option("--name", help="Of the folder under runs/; the time when not given.")
-@click.option("--memory", type=click.IntRange(512, 1 << 20), metavar="MIB", help="Memory of the guest.")
+@click.option(
+    "--memory", "--host-memory", type=click.IntRange(512, 1 << 20), metavar="MIB", help="Memory of the guest."
+)
 @click.option("--processes", type=click.IntRange(1, 512), help="Processes, in place of what the workload says.")
+@click.option("--vms", type=click.IntRange(1, 1024), help="Virtual machines, in place of what the workload says.")
+@click.option("--vm-memory", type=click.IntRange(96, 1 << 16), metavar="MIB", help="Memory of each virtual machine.")
 @no_snapshot
 def run(
     workloads: tuple[str, ...],
@@ -46,6 +50,8 @@ def run(
     name: str | None,
     memory: int | None,
     processes: int | None,
+    vms: int | None,
+    vm_memory: int | None,
     no_snapshot: bool,
 ) -> int:
     """Run workloads (names, or paths of .toml files) and report; `mixed` and `programs` when none is named.
@@ -58,8 +64,11 @@ def run(
     chosen = [(_short(word), load(word)) for word in workloads or DEFAULT_WORKLOADS]
     if processes is not None:
         chosen = [(word, with_processes(workload, processes)) for word, workload in chosen]
+    if vms is not None or vm_memory is not None:
+        chosen = [(word, with_machines(workload, vms, vm_memory)) for word, workload in chosen]
     jobs = _plan_jobs(config, chosen, mergers, kernel or config.kernel, seed, _name(name), memory)
-    material = prepare(config, kernel or config.kernel, mergers)
+    machines = any(isinstance(workload, Machines) for _, workload in chosen)
+    material = prepare(config, kernel or config.kernel, mergers, machines=machines)
     results = []
     for job in jobs:
         with Display(f"{job.workload_name}, {job.merger}").shown() as display:

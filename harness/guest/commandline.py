@@ -88,6 +88,7 @@ def qemu_arguments(
         *("-device", f"virtserialport,chardev=channel,name={CHANNEL_NAME}"),
         *_disk("root", files.root),
         *_disk("modules", files.modules),
+        *(argument for serial, path in spec.disks for argument in _disk(serial, str(path))),
         *spec.qemu_arguments,
         *(("-incoming", "defer") if snapshot is not None and snapshot.saved else ()),
     ]

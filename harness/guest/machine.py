@@ -58,7 +58,7 @@ class Machine:
         descriptors = [sock.fileno() for sock in theirs]
         arguments = qemu_arguments(spec, accelerator, files, GuestSockets(*descriptors), snapshot)
         restored = None if snapshot is None or not snapshot.saved else Path(snapshot.folder)
-        readable = [*image.files(), *([] if restored is None else [restored])]
+        readable = [*image.files(), *(path for _, path in spec.disks), *([] if restored is None else [restored])]
         writable = [Path(snapshot.folder)] if snapshot and not snapshot.saved else []
         line = qemu.command(arguments, readable, writable)
         with contextlib.ExitStack() as cleanup:

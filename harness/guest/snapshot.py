@@ -61,7 +61,7 @@ def can_be_restored(spec: GuestSpec) -> bool:
     Not one whose kernel chooses its address at random, and not one whose QEMU is given a file, a device of the
     host's or a connection: nobody knows whether those are the same each time, and a disk's content is not saved.
     """
-    return not spec.kaslr and not any(_names_something(word) for word in spec.qemu_arguments)
+    return not spec.kaslr and not spec.disks and not any(_names_something(word) for word in spec.qemu_arguments)
 
 
 def start_guest(config: Config, image: Image, spec: GuestSpec, folder: Path) -> Guest:

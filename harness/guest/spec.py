@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.errors import SamepageError
 
@@ -18,6 +19,8 @@ class GuestSpec:
     """Memory and CPUs are divided evenly among them."""
     append: tuple[str, ...] = ()
     """Kernel arguments in addition to the harness's own; a later one overrides an earlier one."""
+    disks: tuple[tuple[str, Path], ...] = ()
+    """More disks, read-only: serial number and file of each."""
     qemu_arguments: tuple[str, ...] = ()
     """Arguments for QEMU in addition to the harness's own."""
     accelerator: str | None = None

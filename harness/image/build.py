@@ -12,10 +12,10 @@ import msgspec
 
 from harness.config import Config
 from harness.errors import SamepageError
-from harness.image.cpio import newc_archive
 from harness.image.erofs import make_erofs
+from harness.image.initramfs import make_initramfs
 from harness.image.kernel import extract_vmlinux, find_vmlinuz
-from harness.image.modules import ModuleIndex, index_modules, module_tree, read_module
+from harness.image.modules import ModuleIndex, index_modules, module_tree
 from harness.image.programs import compile_program
 from harness.image.recipe import ImageRecipe, guest_sources, load_image_recipe, overlay_folder
 from harness.image.root import base_tree, root_tree
@@ -167,18 +167,9 @@ class _Build:
             make_erofs(self.tools, tree, self.folder / "modules.erofs")
 
     def make_initramfs(self, index: ModuleIndex, programs: dict[str, Path]) -> None:
-        files = {
-            program.initramfs: (0o755, programs[name].read_bytes())
-            for name, program in self.recipe.program.items()
-            if program.initramfs
-        }
-        load = []
-        for path in index.load_order(self.recipe.modules.boot, every_provider=False):
-            name = f"modules/{Path(path).name.removesuffix('.xz')}"
-            files[name] = (0o644, read_module(self.package_tree, self.release, path))
-            load.append(f"/{name}\n")
-        files["modules.load"] = (0o644, "".join(load).encode())
-        (self.folder / "initramfs").write_bytes(newc_archive(files))
+        inside = {item.initramfs: programs[name] for name, item in self.recipe.program.items() if item.initramfs}
+        archive = make_initramfs(inside, index, self.package_tree, self.release, self.recipe.modules.boot)
+        (self.folder / "initramfs").write_bytes(archive)
 
     def copy_kernel(self) -> None:
         vmlinuz = find_vmlinuz(self.package_tree, self.release)

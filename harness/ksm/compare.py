@@ -38,7 +38,9 @@ def compare(results: Sequence[Result]) -> list[Comparison]:
     comparisons = []
     for workload in dict.fromkeys(result.workload for result in results):
         runs = tuple(result for result in results if result.workload == workload)
-        rows = tuple(Row(label, tuple(cell(run) for run in runs), hint) for label, cell, hint in _ROWS)
+        every = (Row(label, tuple(cell(run) for run in runs), hint) for label, cell, hint in _ROWS)
+        # Lines of one kind of workload are nothing to say of another.
+        rows = tuple(row for row in every if set(row.cells) != {"-"})
         comparisons.append(Comparison(workload, runs[0].description, runs, rows))
     return comparisons
 
@@ -88,6 +90,22 @@ def _scans(result: Result) -> str:
     return "-" if stage is None else f"{stage.counters.get('full_scans', 0):,}"
 
 
+def _machines(result: Result) -> str:
+    found = result.machines
+    return "-" if found is None else f"{found.started} of {found.asked} of {found.memory_mib} MiB"
+
+
+def _together(result: Result) -> str:
+    if result.machines is None:
+        return "-"
+    host = result.guest["memory_mib"]
+    return f"{result.machines.together_mib:,} MiB on {host:,} MiB ({result.machines.together_mib / host:.2f}x)"
+
+
+def _left(result: Result) -> str:
+    return "-" if result.machines is None else megabytes(result.machines.available_bytes)
+
+
 _EMULATED = "In the guest's own time: under an emulated CPU neither real time nor a measure of cost."
 
 _ROWS: tuple[tuple[str, Callable[[Result], str], str], ...] = (
@@ -111,6 +129,9 @@ _ROWS: tuple[tuple[str, Callable[[Result], str], str], ...] = (
     ("95 % merged after", lambda run: _seconds(run.milestones.get("95")), _EMULATED),
     ("scanner CPU time", lambda run: _seconds(scanner_seconds(run.stage("merged"))), _EMULATED),
     ("full scans", _scans, ""),
+    ("virtual machines", _machines, "As many as were asked for, or as the guest's memory holds while merging runs."),
+    ("their memory together", _together, "Against the memory of the guest that they run in."),
+    ("memory left", _left, "MemAvailable of the guest with all machines running, merged."),
     ("copies broken", _cow, "Writes to merged pages after which the writer had a page of its own."),
     ("pages compared", lambda run: f"{sum(stage.pages_checked for stage in run.stages):,}", "Over all stages."),
     (

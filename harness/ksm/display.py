@@ -45,6 +45,7 @@ class Display:
         self._curve: list[int] = []
         self._last: Sample | None = None
         self._expected: int | None = None
+        self._progress: tuple[str, int, int] | None = None
         self._live: Live | None = None
 
     @contextmanager
@@ -71,6 +72,12 @@ class Display:
         """Show against what to measure."""
         self._expected = pages
 
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show how many of several things are done."""
+        self._progress = (what, done, total)
+        if self._live is None:
+            console.print(f"{self._title}: {done} of {total} {what}", markup=False)
+
     def _render(self) -> RenderableType:
         return Panel(Group(*self._parts()), title=self._title, title_align="left", border_style="cyan")
 
@@ -80,14 +87,14 @@ class Display:
             seconds = (self._phases[index + 1][1] if over else time.monotonic()) - began
             mark, style = ("✓", "green") if over else ("•", "bold yellow")
             yield Text.assemble((f"{mark} {text}", style), (f"  {seconds:.1f} s", "dim"))
+        if self._progress:
+            what, done, total = self._progress
+            yield _bar(what, done, total, f"{done} of {total}")
         if self._last is None:
             return
         saved = self._last.counters.saved_pages
         if self._expected:
-            row = Table.grid(padding=(0, 1))
-            bar = ProgressBar(total=self._expected, completed=min(saved, self._expected), width=40)
-            row.add_row("saved", bar, f"{saved} of {self._expected} pages, {mib(saved)}")
-            yield row
+            yield _bar("saved", saved, self._expected, f"{saved} of {self._expected} pages, {mib(saved)}")
         yield Text(_spark(self._curve), style="cyan")
         yield self._counters(self._last)
 
@@ -99,6 +106,12 @@ class Display:
             table.add_column(label, justify="right", header_style="dim")
         table.add_row(*(f"{value:,}" for _, value in shown))
         return table
+
+
+def _bar(label: str, done: int, total: int, text: str) -> Table:
+    row = Table.grid(padding=(0, 1))
+    row.add_row(label, ProgressBar(total=total, completed=min(done, total), width=40), text)
+    return row
 
 
 def _spark(values: list[int]) -> str:

@@ -44,7 +44,7 @@ def switch(guest: Writer, run: str) -> None:
 class _Progress:
     """What was last worth waiting on."""
 
-    saved: int = -1
+    saved: int = -(1 << 62)
     scans_at_change: int = 0
 
 
@@ -54,12 +54,14 @@ def settle(
     expected: Callable[[], int | None],
     *,
     meanwhile: Iterator[None] | None = None,
+    slack: int = 0,
     timeout_factor: float = 1,
 ) -> Sample:
     """Wait until merging has come to its end (see Merging); return the last reading.
 
     `expected` says how many pages can be saved. A step of `meanwhile` is made after each reading; the end is not before
-    they are done. Raises CheckFailed when the time limit is over.
+    they are done. Up to `slack` pages more or less are no change, where whoever holds them goes on writing.
+    Raises CheckFailed when the time limit is over.
     """
     deadline = time.monotonic() + merging.timeout * timeout_factor
     sample = series.take()
@@ -74,7 +76,7 @@ def settle(
             goal = expected()
         time.sleep(POLL_SECONDS)
         sample = series.take()
-        if _is_settled(sample, progress, merging, goal, disturbed_at):
+        if _is_settled(sample, progress, merging, goal, disturbed_at, slack):
             return sample
     raise CheckFailed(
         f"merging has not come to its end in {merging.timeout * timeout_factor:.0f} s: {_state(sample, goal)}",
@@ -82,9 +84,11 @@ def settle(
     )
 
 
-def _is_settled(sample: Sample, progress: _Progress, merging: Merging, goal: int | None, disturbed_at: int) -> bool:
+def _is_settled(
+    sample: Sample, progress: _Progress, merging: Merging, goal: int | None, disturbed_at: int, slack: int
+) -> bool:
     scans, saved = sample.counters["ksm.full_scans"], sample.counters.saved_pages
-    if saved != progress.saved:
+    if abs(saved - progress.saved) > slack:
         progress.saved, progress.scans_at_change = saved, scans
     quiet_since = max(disturbed_at, progress.scans_at_change)
     # More than what is expected is a counter that has not caught up with a write yet.

@@ -86,6 +86,46 @@ class Cow(_Record, kw_only=True):
         }
 
 
+class MachineCount(_Record, kw_only=True):
+    """What so many virtual machines took, when the last of them held its data."""
+
+    machines: int
+    seconds: float
+    """Guest time since the first reading."""
+    saved_bytes: int
+    available_bytes: int
+    """MemAvailable of the guest."""
+
+
+class MachinesFound(_Record, kw_only=True):
+    """Of a run of virtual machines: how many the guest held."""
+
+    asked: int
+    memory_mib: int
+    """Of each."""
+    data_mib: int
+    """Of each: data whose every page is known."""
+    started: int = 0
+    stopped: str | None = None
+    """Why no more were started; null when all that were asked for run."""
+    counts: list[MachineCount] = field(default_factory=list)
+    available_bytes: int | None = None
+    """MemAvailable of the guest when all machines were merged."""
+    data_pages_expected: int = 0
+    """Pages that the machines' data alone must save when merging has come to its end."""
+    pages_changed: int = 0
+    """Pages that half of the machines overwrote after merging."""
+    copies_broken: int = 0
+    """Merged pages that the kernel copied meanwhile (cow_ksm of /proc/vmstat)."""
+    unmerged_alive: int = 0
+    """Machines that ran on while everything was unmerged under them; all others had ended, to make room."""
+
+    @property
+    def together_mib(self) -> int:
+        """Memory of all machines."""
+        return self.started * self.memory_mib
+
+
 class Result(_Record, kw_only=True):
     """What a run found."""
 
@@ -105,6 +145,8 @@ class Result(_Record, kw_only=True):
     qemu: str | None = None
     module_sha256: str | None = None
     image_sha256: str | None = None
+    disk_sha256: str | None = None
+    """Of the disk that virtual machines in the guest are started from."""
     workload_sha256: str | None = None
     harness: str
     python: str
@@ -125,6 +167,8 @@ class Result(_Record, kw_only=True):
     samepage: dict[str, int] = field(default_factory=dict)
     """What /sys/kernel/mm/samepage said at the last stage; nothing with the kernel's own merger."""
     cow: Cow = field(default_factory=Cow)
+    machines: MachinesFound | None = None
+    """Of a workload of virtual machines."""
     stages: list[Stage] = field(default_factory=list)
     per_process: dict[str, dict[str, int]] = field(default_factory=dict)
     """/proc/PID/ksm_stat of each process when merging had come to its end."""

@@ -23,12 +23,13 @@ from harness.guest.snapshot import start_guest
 from harness.guest.spec import GuestSpec
 from harness.guest.splats import Splat
 from harness.image import Image, ensure_image
+from harness.image.nested import SERIAL, NestedDisk, ensure_nested_disk
 from harness.ksm import merging, result
 from harness.ksm.counters import CounterReader, find_scanners
 from harness.ksm.result import Merger, Result
 from harness.ksm.series import Series
 from harness.ksm.session import Observer, Session
-from harness.ksm.workload import Synthetic, Workload
+from harness.ksm.workload import Machines, Synthetic, Workload
 from harness.module.build import BuiltModule, build_module
 
 GUEST_CPUS = 2
@@ -58,13 +59,15 @@ class Material:
 
     image: Image
     module: BuiltModule | None
+    disk: NestedDisk | None = None
+    """What virtual machines in the guest are started from; None where no workload starts any."""
 
 
-def prepare(config: Config, kernel: str, mergers: list[Merger]) -> Material:
-    """Build what is not built yet."""
+def prepare(config: Config, kernel: str, mergers: list[Merger], *, machines: bool = False) -> Material:
+    """Build what is not built yet; for virtual machines in the guest (`machines`) a disk as well."""
     image = ensure_image(config, kernel)
     module = build_module(config, config.module, kernel) if "samepage" in mergers else None
-    return Material(image, module)
+    return Material(image, module, ensure_nested_disk(config, image) if machines else None)
 
 
 def run(config: Config, job: Job, material: Material, observer: Observer) -> Result:
@@ -111,6 +114,7 @@ def _blank(job: Job, material: Material) -> Result:
         processes=job.workload.processes,
         module_sha256=material.module.sha256 if material.module and job.merger == "samepage" else None,
         image_sha256=material.image.sha256,
+        disk_sha256=material.disk.sha256 if material.disk and isinstance(job.workload, Machines) else None,
         workload_sha256=hashlib.sha256(text).hexdigest(),
         harness=version("samepage"),
         python=platform.python_version(),
@@ -124,7 +128,8 @@ def _carry_out(config: Config, job: Job, material: Material, observer: Observer,
     outcome.guest = {"memory_mib": memory_mib, "cpus": GUEST_CPUS}
     with ExitStack() as stack:
         observer.phase("booting")
-        spec = GuestSpec(memory_mib=memory_mib, cpus=GUEST_CPUS)
+        disks = ((SERIAL, material.disk.disk),) if material.disk and isinstance(job.workload, Machines) else ()
+        spec = GuestSpec(memory_mib=memory_mib, cpus=GUEST_CPUS, disks=disks)
         guest = stack.enter_context(start_guest(config, material.image, spec, job.folder))
         stack.callback(lambda: outcome.splats.extend(_recorded(guest.splats)))
         outcome.accelerator, outcome.qemu = guest.accelerator, guest.qemu_version
@@ -138,7 +143,7 @@ def _carry_out(config: Config, job: Job, material: Material, observer: Observer,
         stack.callback(series.close)
         name = None if module is None else module.name
         session = Session(guest, job.merger, name, series, observer, config.timeout_factor)
-        _carry_out_in(session, job.workload, outcome)
+        _carry_out_in(session, job.workload, outcome, material.disk)
         merged = outcome.stage("merged")
         if merged is not None and merged.pages_expected:
             outcome.milestones = series.milestones("merge", merged.pages_expected)
@@ -150,12 +155,17 @@ def _recorded(splats: Sequence[Splat]) -> list[result.Splat]:
     return [result.Splat(kind=splat.kind, command=splat.command, lines=list(splat.lines)) for splat in splats]
 
 
-def _carry_out_in(session: Session, workload: Workload, outcome: Result) -> None:
+def _carry_out_in(session: Session, workload: Workload, outcome: Result, disk: NestedDisk | None) -> None:
     # Imported when needed: the programs bring half of the standard library with them.
     if isinstance(workload, Synthetic):
         from harness.ksm.synthetic import SyntheticRun
 
         SyntheticRun(session, workload, outcome).carry_out()
+    elif isinstance(workload, Machines):
+        from harness.ksm.machinesrun import MachinesRun
+
+        assert disk is not None, "prepare() was told of the machines"
+        MachinesRun(session, workload, outcome, disk).carry_out()
     else:
         from harness.ksm.programsrun import ProgramsRun
 

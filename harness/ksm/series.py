@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,11 @@ class Series:
         """Read the counters now."""
         with self._lock:
             return self._take()
+
+    def take_after(self, seconds: float) -> Sample:
+        """Wait, then read the counters."""
+        time.sleep(seconds)
+        return self.take()
 
     @contextmanager
     def sampling(self, every: float) -> Iterator[None]:

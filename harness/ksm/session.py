@@ -30,6 +30,9 @@ class Observer(Protocol):
     def expected(self, pages: int) -> None:
         """That many pages can be saved."""
 
+    def progress(self, what: str, done: int, total: int) -> None:
+        """So many things of `what` are done."""
+
 
 class ExpectedOf(Protocol):
     """Computes what merging can reach under these settings."""
@@ -68,10 +71,16 @@ class Session:
         return expected
 
     def settle(
-        self, limits: Merging, expected: Callable[[], int | None], *, meanwhile: Iterator[None] | None = None
+        self,
+        limits: Merging,
+        expected: Callable[[], int | None],
+        *,
+        meanwhile: Iterator[None] | None = None,
+        slack: int = 0,
     ) -> Sample:
         """Wait for merging to come to its end."""
-        return merging.settle(self.series, limits, expected, meanwhile=meanwhile, timeout_factor=self.timeout_factor)
+        factor = self.timeout_factor
+        return merging.settle(self.series, limits, expected, meanwhile=meanwhile, slack=slack, timeout_factor=factor)
 
     def hand_back(self) -> None:
         """Unmerge everything: unload the module while pages are merged, or have the kernel's own merger unmerge."""

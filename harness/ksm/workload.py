@@ -18,6 +18,8 @@ from harness.ksm.protocol import MAX_WORKERS
 
 WORKLOADS = Path(__file__).parent / "workloads"
 HUGE_PAGES = 512
+QEMU_MIB = 32
+"""Memory of a QEMU besides that of its machine, about."""
 
 Count = Annotated[int, Meta(ge=0, le=1 << 22)]
 Pages = Annotated[int, Meta(ge=1, le=1 << 22)]
@@ -179,7 +181,42 @@ class Programs(_Strict, tag_field="kind", tag="programs", frozen=True, kw_only=T
         return self.processes * (24 + 2 * self.data_mib)
 
 
-Workload = Synthetic | Programs
+class Machines(_Strict, tag_field="kind", tag="machines", frozen=True, kw_only=True):
+    """Virtual machines, started one after another while merging runs, as many as the guest's memory holds."""
+
+    description: Annotated[str, Meta(min_length=1)]
+    count: Annotated[int, Meta(ge=1, le=1024)]
+    """How many to start, if there is memory for them."""
+    memory_mib: Annotated[int, Meta(ge=96, le=1 << 16)]
+    """Memory of each."""
+    kernel_mib: Annotated[int, Meta(ge=64, le=1024)] = 72
+    """What each keeps for its kernel and for the files that it reads; all other memory is filled with data."""
+    same: Annotated[int, Meta(ge=0, le=100)] = 50
+    """Percent of the data that are the same in all machines, page by page."""
+    zero: Annotated[int, Meta(ge=0, le=100)] = 25
+    """Percent of the data that are zero; what is left no two machines have alike."""
+    files_mib: Annotated[int, Meta(ge=1, le=1024)] = 8
+    """Files that each reads from its disk, at most so much of them."""
+    ksm: Tunables = field(default_factory=Tunables)
+    merging: Merging = field(default_factory=Merging)
+
+    @property
+    def processes(self) -> int:
+        """How many machines are asked for."""
+        return self.count
+
+    @property
+    def data_pages(self) -> int:
+        """Pages of data of each."""
+        return (self.memory_mib - self.kernel_mib) * 256
+
+    @property
+    def footprint_mib(self) -> int:
+        """Memory that they take before any merging, about: each with its QEMU."""
+        return self.count * (self.memory_mib + QEMU_MIB)
+
+
+Workload = Synthetic | Programs | Machines
 
 
 def available() -> list[str]:
@@ -209,16 +246,36 @@ def load(name: str) -> Workload:
         raise SamepageError(f"cannot be read: {error}", where=path) from error
     if isinstance(workload, Synthetic):
         _check(workload, path)
+    elif isinstance(workload, Machines):
+        _check_machines(workload, path)
     return workload
 
 
 def with_processes(workload: Workload, count: int) -> Workload:
     """Return the workload with another number of processes."""
-    if isinstance(workload, Programs):
-        raise SamepageError("--processes is for synthetic workloads; a workload of programs counts each of them")
+    if not isinstance(workload, Synthetic):
+        raise SamepageError("--processes is for synthetic workloads; others count what they start themselves")
     changed = msgspec.structs.replace(workload, processes=count)
     _check(changed, Path("--processes"))
     return changed
+
+
+def with_machines(workload: Workload, count: int | None, memory_mib: int | None) -> Workload:
+    """Return a workload of machines with another number of them, or with more or less memory for each."""
+    if not isinstance(workload, Machines):
+        raise SamepageError("--vms and --vm-memory are for workloads of virtual machines")
+    changed = msgspec.structs.replace(
+        workload, count=count or workload.count, memory_mib=memory_mib or workload.memory_mib
+    )
+    _check_machines(changed, Path("--vm-memory"))
+    return changed
+
+
+def _check_machines(workload: Machines, path: Path) -> None:
+    if workload.kernel_mib >= workload.memory_mib:
+        raise SamepageError("key kernel_mib: less than memory_mib, or there is no room for data", where=path)
+    if workload.same + workload.zero > 100:
+        raise SamepageError("keys same and zero: no more than 100 percent together", where=path)
 
 
 def _readable(message: str) -> str:

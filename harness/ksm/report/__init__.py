@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 
 from harness.ksm.compare import compare, megabytes, of_expected, scanner_seconds
-from harness.ksm.report.plot import Curve, PhaseMark, plot_counters, plot_savings
+from harness.ksm.report.plot import Curve, PhaseMark, plot_counters, plot_machines, plot_savings
 from harness.ksm.result import Result
 from harness.ksm.series import read_series
 
@@ -33,6 +33,8 @@ def write_report(result: Result, folder: Path) -> Path:
         plots.append(
             ("Saved memory over time", plot_savings([_savings(result.merger, rows)], _phases(rows), result.stages))
         )
+        if result.machines and len(result.machines.counts) > 1:
+            plots.append(("Memory by number of machines", plot_machines(result.machines, result.guest["memory_mib"])))
         plots.append(("Counters over time", plot_counters(_counter_curves(rows), _phases(rows))))
     return _render("run.html", folder, title=f"{result.workload}, {result.merger}", result=result, plots=plots)
 

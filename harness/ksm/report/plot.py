@@ -15,7 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from harness.ksm.protocol import PAGE_BYTES
-from harness.ksm.result import Stage
+from harness.ksm.result import MachinesFound, Stage
 
 COLOURS = {"samepage": "#0f766e", "in-tree": "#b45309"}
 _OTHERS = ("#0f766e", "#b45309", "#6d28d9", "#475569", "#be123c")
@@ -81,12 +81,26 @@ def plot_counters(curves: Sequence[Curve], phases: Sequence[PhaseMark]) -> str:
         return _finish(figure, axes, phases)
 
 
-def _figure(label: str) -> tuple[Figure, Axes]:
+def plot_machines(found: MachinesFound, host_mib: int) -> str:
+    """Draw what so many machines have together, what of it is saved, and what of the guest's memory is in use."""
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure("MiB", "virtual machines")
+        machines = [count.machines for count in found.counts]
+        used = [host_mib - count.available_bytes / 2**20 for count in found.counts]
+        saved = [count.saved_bytes / 2**20 for count in found.counts]
+        axes.plot(machines, [number * found.memory_mib for number in machines], label="their memory", color=_OTHERS[3])
+        axes.plot(machines, saved, label="saved", color=_OTHERS[0], linewidth=2)
+        axes.plot(machines, used, label="in use on the guest", color=_OTHERS[1], linewidth=2)
+        axes.axhline(host_mib, label="the guest's memory", color=_OTHERS[4], linestyle=(0, (4, 3)))
+        return _finish(figure, axes, [])
+
+
+def _figure(label: str, across: str = "seconds in the guest") -> tuple[Figure, Axes]:
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
     axes.set_ylabel(label)
-    axes.set_xlabel("seconds in the guest")
+    axes.set_xlabel(across)
     return figure, axes
 
 

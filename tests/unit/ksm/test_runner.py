@@ -94,7 +94,7 @@ def test_savings_that_cannot_be_are_pointed_out() -> None:
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SAMEPAGE_RUNS", str(tmp_path))
-    monkeypatch.setattr(command, "prepare", lambda *_: Material(IMAGE, None))
+    monkeypatch.setattr(command, "prepare", lambda *_, **__: Material(IMAGE, None))
     return tmp_path
 
 

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""A virtual machine inside of the guest: QEMU with KVM, and questions over its serial line (images/nested/init.c)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+
+from harness.errors import CheckFailed
+from harness.guest.guest import Guest
+from harness.guest.stream import Stream
+from harness.image.nested import INITRAMFS, KERNEL, LIBRARIES, LOADER, SERIAL, NestedDisk
+from harness.ksm.content import Digester
+from harness.ksm.machinedata import MachineData, Run
+
+MOUNT = "/run/nested"
+BOOT_SECONDS = 120
+ANSWER_SECONDS = 120
+END_SECONDS = 60
+SHOWN_PAGES = 8
+MORE_BYTES, MORE_SECONDS = 16384, 3.0
+KERNEL_ARGUMENTS = (
+    "console=ttyS0",
+    "quiet",
+    "panic=-1",
+    "reboot=t",  # a triple fault, which is the end with -no-reboot, works without ACPI and keyboard controller
+    "no_timer_check",
+    "tsc=reliable",
+    "mitigations=off",
+    "cryptomgr.notests",
+    "initcall_blacklist=jent_mod_init",
+)
+
+
+class WrongContent(CheckFailed):
+    """A machine's data, or a file that it read, is not what it must be."""
+
+
+def prepare(guest: Guest) -> str:
+    """Load KVM and mount the disk in the guest; return the disk's device. Raises CheckFailed without KVM."""
+    script = (
+        "modprobe -q kvm-amd || modprobe -q kvm-intel; test -c /dev/kvm || exit 3; "
+        'for disk in /sys/block/vd*; do [ "$(cat "$disk/serial")" = "$1" ] && break; done; '
+        'device="/dev/${disk##*/}"; mkdir -p "$2" && mount -t erofs -o ro "$device" "$2" && echo "$device"'
+    )
+    result = guest.run(["sh", "-c", script, "sh", SERIAL, MOUNT], check=False)
+    if result.exit_code == 3:
+        raise CheckFailed("the guest has no /dev/kvm: its CPU has neither svm nor vmx")
+    if result.exit_code:
+        raise CheckFailed(f"the disk of the machines is not there: {result.stderr.decode(errors='replace').strip()}")
+    return result.text.strip()
+
+
+class Machine:
+    """One of them, from its start to its end."""
+
+    def __init__(self, guest: Guest, disk: NestedDisk, device: str, number: int, memory_mib: int) -> None:
+        """Start it; `ready` waits until it has booted."""
+        self.name = f"machine {number}"
+        self.pid = 0
+        self._guest = guest
+        self._pid_file = f"/run/nested-{number}.pid"
+        self._stream: Stream = guest.spawn([*_program(disk), *_arguments(device, memory_mib, self._pid_file)])
+
+    def ready(self) -> None:
+        """Wait until it has booted; `pid` is QEMU's process in the guest from then on."""
+        while not (line := self._line(BOOT_SECONDS)).startswith("@"):
+            pass  # what its kernel says while it boots (that there is no PCI, for one) is no complaint
+        if line != "@ready":
+            raise CheckFailed(f"does not come up: {line}", where=self.name)
+        self.pid = int(self._guest.read(self._pid_file))
+
+    def fill(self, data: MachineData) -> None:
+        """Give it its data."""
+        self._ask(f"area {data.pages}")
+        self.write(data.filling)
+
+    def write(self, runs: list[Run]) -> None:
+        """Overwrite pages."""
+        for run in runs:
+            if run.count:
+                self._ask(f"fill {run.first} {run.count} {int(run.kind)} {run.key} 1")
+
+    def check_data(self, data: MachineData, digester: Digester) -> None:
+        """Compare its data with what they must be. Raises WrongContent, naming the first pages."""
+        if not self._is_right(data, digester, 0, data.pages):
+            wrong = list(islice(self._wrong(data, digester, 0, data.pages), SHOWN_PAGES))
+            shown = ", ".join(map(str, wrong)) or "none when asked for one by one"
+            raise WrongContent(
+                f"of its {data.pages} pages of data these (at least) are wrong: {shown}", where=self.name
+            )
+
+    def check_file(self, path: str, expected: int, digester: Digester) -> None:
+        """Let it read a file of the disk, and compare. Raises WrongContent."""
+        if self._ask(f"read {path} {digester.secret}") != expected:
+            raise WrongContent(f"reads {path} with another content than the file has", where=self.name)
+
+    def end(self) -> None:
+        """Let it end; raises CheckFailed if QEMU does not end well."""
+        self._stream.write(b"end\n")
+        code = self._stream.wait(END_SECONDS)
+        if code:
+            said = self._stream.stderr.decode(errors="replace").strip()
+            raise CheckFailed(f"QEMU ended with {code}: {said}", where=self.name)
+
+    def _is_right(self, data: MachineData, digester: Digester, first: int, count: int) -> bool:
+        return self._ask(f"digest {first} {count} {digester.secret}") == data.digest(digester, first, count)
+
+    def _wrong(self, data: MachineData, digester: Digester, first: int, count: int) -> Iterator[int]:
+        """Find the wrong pages by halves."""
+        if self._is_right(data, digester, first, count):
+            return
+        if count == 1:
+            yield first
+            return
+        half = count // 2
+        yield from self._wrong(data, digester, first, half)
+        yield from self._wrong(data, digester, first + half, count - half)
+
+    def _ask(self, question: str) -> int:
+        self._stream.write(f"{question}\n".encode())
+        line = self._line(ANSWER_SECONDS)
+        if not line.startswith("@ok "):
+            raise CheckFailed(f"{question!r} is answered with: {line}{self._more()}", where=self.name)
+        return int(line.removeprefix("@ok "), 16)
+
+    def _line(self, seconds: float) -> str:
+        """Return the next line that it says, without the spaces at its ends."""
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            line += self._stream.read(1, seconds)
+        return line.decode(errors="replace").strip()
+
+    def _more(self) -> str:
+        """Return what else it says: the rest of its kernel's complaint, for one."""
+        said = bytearray()
+        with suppress(TimeoutError):
+            while len(said) < MORE_BYTES and (part := self._stream.read_some(MORE_BYTES, MORE_SECONDS)):
+                said += part
+        return "\n" + said.decode(errors="replace") if said else ""
+
+
+def _program(disk: NestedDisk) -> list[str]:
+    """QEMU with its own loader and libraries: it does not depend on what the guest's root has."""
+    firmware = [word for folder in disk.firmware for word in ("-L", f"{MOUNT}/{folder}")]
+    return [f"{MOUNT}/{LOADER}", "--library-path", f"{MOUNT}/{LIBRARIES}", f"{MOUNT}/{disk.program}", *firmware]
+
+
+def _arguments(device: str, memory_mib: int, pid_file: str) -> list[str]:
+    return [
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
+        *("-machine", "microvm,accel=kvm,mem-merge=on", "-cpu", "host", "-m", f"{memory_mib}M"),
+        *("-kernel", f"{MOUNT}/{KERNEL}", "-initrd", f"{MOUNT}/{INITRAMFS}"),
+        *("-append", " ".join(KERNEL_ARGUMENTS)),
+        *("-serial", "stdio", "-pidfile", pid_file),
+        *("-blockdev", f"driver=host_device,node-name=files,read-only=on,filename={device}"),
+        *("-device", "virtio-blk-device,drive=files"),
+    ]

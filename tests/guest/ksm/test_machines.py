@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""`samepage run vms`: KVM virtual machines inside of the guest, merged while they run, and right to the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from harness.config import Config
+from harness.guest.guest import Guest
+from harness.guest.spec import GuestSpec
+from harness.image import ensure_image
+from harness.image.nested import SERIAL, ensure_nested_disk
+from harness.ksm import machine, workload
+from harness.ksm.content import Digester
+from harness.ksm.display import Display
+from harness.ksm.machine import Machine, WrongContent
+from harness.ksm.machinedata import MachineData, file_digest
+from harness.ksm.result import read
+from harness.ksm.runner import Job, prepare, run
+
+
+def small(count: int) -> workload.Machines:
+    shipped = workload.load("vms")
+    assert isinstance(shipped, workload.Machines)
+    return msgspec.structs.replace(shipped, count=count, memory_mib=96, files_mib=2)
+
+
+@pytest.mark.timeout(900)
+def test_two_machines_are_merged_and_stay_right(config: Config, tmp_path: Path) -> None:
+    job = Job("test", "vms", small(2), "samepage", 3, config.kernel, None, tmp_path)
+    material = prepare(config, config.kernel, ["samepage"], machines=True)
+    outcome = run(config, job, material, Display("vms, samepage"))
+    assert outcome.status == "pass", outcome.error
+    assert read(tmp_path / "result.json") == outcome
+    found = outcome.machines
+    assert found is not None
+    assert found.started == found.asked == found.unmerged_alive == 2
+    assert found.stopped is None
+    merged, handed_back = outcome.stage("merged"), outcome.stage("handed back")
+    assert merged is not None
+    assert handed_back is not None
+    # Half of the data are alike, a quarter is zero: what they save, and kernels on top of it.
+    assert merged.pages_merged > found.data_pages_expected > job.workload.data_pages  # type: ignore[union-attr]
+    assert handed_back.counters["pages_sharing"] == 0
+    assert found.copies_broken >= found.pages_changed > 0
+    assert sum(stage.content_errors for stage in outcome.stages) == 0
+
+
+@pytest.mark.timeout(600)
+def test_wrong_data_is_found_and_named(config: Config, tmp_path: Path) -> None:
+    image = ensure_image(config, config.kernel)
+    disk = ensure_nested_disk(config, image)
+    digester = Digester(77)
+    data = MachineData(small(1), 5, 0)
+    with Guest.start(config, image, GuestSpec(disks=((SERIAL, disk.disk),)), tmp_path) as guest:
+        one = Machine(guest, disk, machine.prepare(guest), 0, 96)
+        one.ready()
+        one.fill(data)
+        one.check_data(data, digester)
+        data.change(1)
+        with pytest.raises(WrongContent, match=r"of its \d+ pages of data these \(at least\) are wrong: 0, 1, 2, 3"):
+            one.check_data(data, digester)
+        path = disk.firmware[0] + "/pvh.bin"
+        expected, _ = file_digest(digester, disk.tree / path)
+        one.check_file(path, expected, digester)
+        with pytest.raises(WrongContent, match="with another content"):
+            one.check_file(path, expected ^ 1, digester)
+        one.end()
