@@ -16,7 +16,18 @@ from harness.errors import SamepageError
 from harness.ksm import result as results
 from harness.ksm.compare import compare, summary_table
 from harness.ksm.report import write_comparison, write_report
-from harness.ksm.result import Collection, Cow, CowWay, Merger, Result, Splat, Stage, Status
+from harness.ksm.result import (
+    Collection,
+    Cow,
+    CowWay,
+    MachineCount,
+    MachinesFound,
+    Merger,
+    Result,
+    Splat,
+    Stage,
+    Status,
+)
 
 CSV = """seconds,phase,ksm.pages_shared,ksm.pages_sharing,ksm.ksm_zero_pages,ksm.full_scans
 0.0,fill,0,0,0,0
@@ -202,3 +213,23 @@ def test_a_collection_is_a_document_of_its_own(tmp_path: Path) -> None:
     assert [run["merger"] for run in document["runs"]] == ["samepage", "in-tree"]
     with pytest.raises(SamepageError, match="single run"):
         results.read(tmp_path / "result.json")
+
+
+def test_machines_are_reported(tmp_path: Path) -> None:
+    counts = [
+        MachineCount(machines=number, seconds=number, saved_bytes=number << 25, available_bytes=900 - number << 20)
+        for number in (1, 2)
+    ]
+    found = MachinesFound(
+        asked=9, started=2, memory_mib=640, data_mib=56, counts=counts, stopped="no memory", available_bytes=700 << 20
+    )
+    (tmp_path / "counters.csv").write_text(CSV)
+    run = make(machines=found)
+    text = write_report(run, tmp_path).read_text()
+    for expected in ("Virtual machines", "2 of 9 machines run, 1,280 MiB together: no memory", "Memory by number of"):
+        assert expected in text
+    labels = {row.label: row.cells for row in compare([run, make("in-tree")])[0].rows}
+    assert labels["virtual machines"] == ("2 of 9 of 640 MiB", "-")
+    assert labels["their memory together"] == ("1,280 MiB on 1,024 MiB (1.25x)", "-")
+    assert labels["memory left"] == ("700.0 MiB", "-")
+    assert "virtual machines" not in {row.label for row in compare([make()])[0].rows}
