@@ -53,7 +53,7 @@ class MachinesRun:
         session, result = self._session, self._result
         session.phase("merge", "starting machines")
         device = prepare(self._guest)
-        session.before_merging = session.series.take().counters
+        session.series.take()
         merging.switch(self._guest, merging.RUN)
         self._start_all(device)
         session.phase("merge", "merging")

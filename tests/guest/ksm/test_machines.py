@@ -43,8 +43,8 @@ def test_two_machines_are_merged_and_stay_right(config: Config, tmp_path: Path) 
     assert merged is not None
     assert final is not None
     assert handed_back is not None
-    # Of 6144 pages of data each has 3072 like the other, and 1536 zero ones, of which 256 share a page; the first machine
-    # then overwrote 384 of those alike. Their kernels are merged on top of it.
+    # Of 6144 pages of data each has 3072 like the other, and 1536 zero ones, of which 256 share a page; the first
+    # machine then overwrote 384 of those alike. Their kernels are merged on top of it.
     assert merged.pages_merged > 3072 + 2 * 1536 - 12
     assert final.pages_merged > found.data_pages_expected == 3072 - 384 + 2 * 1536 - 12
     assert handed_back.counters["pages_sharing"] == 0
