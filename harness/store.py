@@ -16,12 +16,15 @@ from harness.errors import SamepageError
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock on `path` against every other process; the kernel frees it when this process dies."""
+def exclusive(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock on `path` against every other process; the kernel frees it when this process dies.
+
+    Without `wait`, raises BlockingIOError where somebody else holds it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
         os.close(descriptor)
@@ -30,7 +33,7 @@ def exclusive(path: Path) -> Iterator[None]:
 def built_folder(folder: Path, build: Callable[[Path], None], *, keep: int) -> Path:
     """Return `folder`; where it is missing, let `build` fill an empty folder beside it, and rename that when done.
 
-    A build that was killed leaves only a folder ending in `.partial`, which the next one begins anew.
+    A build that was killed leaves only a folder ending in `.partial`, which the next one for the same WHAT removes.
     The name is WHAT-KEY: of the folders for the same WHAT, only the `keep` that were used last stay.
     """
     if not folder.is_dir():
@@ -45,6 +48,7 @@ def built_folder(folder: Path, build: Callable[[Path], None], *, keep: int) -> P
                     remove_tree(partial)
                     raise
                 partial.rename(folder)
+        _sweep(folder)
         _prune(folder, keep)
     os.utime(folder)
     return folder
@@ -52,6 +56,16 @@ def built_folder(folder: Path, build: Callable[[Path], None], *, keep: int) -> P
 
 def _lock_of(folder: Path) -> Path:
     return folder.with_name(folder.name + ".lock")
+
+
+def _sweep(newest: Path) -> None:
+    """Remove what killed builds have left: half-made folders that nobody holds the lock of."""
+    what = newest.name.rpartition("-")[0]
+    for partial in newest.parent.glob("*.partial"):
+        of = partial.with_suffix("")
+        if of.name.rpartition("-")[0] == what:
+            with contextlib.suppress(BlockingIOError), exclusive(_lock_of(of), wait=False):
+                remove_tree(partial)
 
 
 def _prune(newest: Path, keep: int) -> None:

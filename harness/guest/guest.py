@@ -119,7 +119,7 @@ class Guest:
     def restore(cls, config: Config, image: Image, spec: GuestSpec, folder: Path, snapshot: Path) -> Guest:
         """Return a guest that goes on from where `save_booted` saved one of the same image and spec.
 
-        Its clock is set and its random numbers are its own, except under icount, where each is to do the same.
+        Its clock is set, and its random numbers are its own.
         Raises SnapshotFailed when QEMU does not take the snapshot.
         """
         guest = cls(config, image, spec, folder, SnapshotFiles(str(snapshot), saved=True))

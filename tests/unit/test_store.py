@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.store import built_folder, key_of, remove_tree
+from harness.store import built_folder, exclusive, key_of, remove_tree
 
 
 def test_built_once(tmp_path: Path) -> None:
@@ -63,7 +63,9 @@ def test_only_what_was_used_last_stays(tmp_path: Path) -> None:
         os.utime(tmp_path / f"image-1.0-{number}", (number, number))
     built_folder(tmp_path / "image-1.0-1", lambda partial: None, keep=3)  # used again: now it is the newest
     (tmp_path / "image-1.0-9.partial").mkdir()
-    built_folder(tmp_path / "image-1.0-4", lambda partial: None, keep=3)
+    (tmp_path / "image-1.0-8.partial").mkdir()
+    with exclusive(tmp_path / "image-1.0-9.lock"):  # one is being built, the other was left by a build that was killed
+        built_folder(tmp_path / "image-1.0-4", lambda partial: None, keep=3)
     left = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock")
     assert left == ["image-1.0-1", "image-1.0-3", "image-1.0-4", "image-1.0-9.partial", "other-1.0-ff"]
 
