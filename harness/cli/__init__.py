@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lint": ("harness.cli.lint:lint", "Compiler warnings, sparse and checkpatch over the module."),
     "lock": ("harness.cli.lock:lock", "Renew a lock file from the current Debian archive."),
     "matrix": ("harness.cli.matrix:matrix", "The guest tests on every kernel, with one table and one JUnit file."),
+    "metrics": ("harness.cli.metrics:metrics", "Counters of this machine or of a run as OpenMetrics text."),
     "module": ("harness.cli.module:module", "Build the out-of-tree module for a pinned kernel."),
     "run": ("harness.cli.run:run", "Run a workload in a guest and report."),
     "selftests": ("harness.cli.selftests:selftests", "The kernel's own tests of merging, with both mergers."),

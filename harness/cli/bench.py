@@ -4,33 +4,48 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
+from collections.abc import Sequence
 from datetime import datetime
 from typing import get_args
 
 import click
-from rich.table import Table
+from rich.console import Console
 
 from harness.config import load_config
 from harness.errors import SamepageError
-from harness.ksm.bench.cases import Case, passes_of
-from harness.ksm.bench.content import CLASSES
+from harness.ksm.bench import result as results
+from harness.ksm.bench.cases import Case
+from harness.ksm.bench.collect import collect
 from harness.ksm.bench.machine import prepare
+from harness.ksm.bench.result import BenchResult
 from harness.ksm.bench.run import Job, run_all
+from harness.ksm.bench.sets import ALL_CONTENTS, MIB, SETS, content_cases
+from harness.ksm.bench.tables import tables
 from harness.ksm.result import Merger
-from harness.progress import console
+
+_stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 
 
-@click.command(epilog="Example: samepage bench --case unique --case same --mib 64")
-@click.option("--case", "names", multiple=True, type=click.Choice([*CLASSES, "mixed"]), help="Content class.")
+@click.command(
+    epilog="Examples: `samepage bench --against monday`, `samepage bench --case unique --case same --mib 64`"
+)
+@click.option("--set", "set_", type=click.Choice(list(SETS)), default="short", show_default=True, help="Cases.")
+@click.option("--case", "contents", multiple=True, type=click.Choice(ALL_CONTENTS), help="Only passes over this class.")
 @click.option("--merger", default="samepage,in-tree", show_default=True, help="Mergers, separated by commas.")
 @click.option("--kernel", help="The recipe to boot; the configured one when not given.")
-@click.option("--seeds", type=click.IntRange(1, 64), default=1, show_default=True, help="How many seeds.")
-@click.option("--mib", type=click.IntRange(1, 4096), default=16, show_default=True, help="Memory of each process.")
-@click.option("--processes", type=click.IntRange(1, 512), default=4, show_default=True)
+@click.option("--seeds", type=click.IntRange(1, 64), default=1, show_default=True, help="With --case: how many.")
+@click.option("--mib", type=click.IntRange(1, 4096), default=16, show_default=True, help="With --case: per process.")
+@click.option("--processes", type=click.IntRange(1, 512), default=4, show_default=True, help="With --case.")
 @click.option("--jobs", type=click.IntRange(1), help="Guests at once (default: one for each CPU).")
-@click.option("--fresh", is_flag=True, help="Measure again what the cache has.")
+@click.option("--fresh", is_flag=True, help="Measure again what was measured with the same inputs.")
+@click.option("--name", help="Of the folder under runs/ and in the history; the time when not given.")
+@click.option("--against", metavar="REF", help="A result.json, or a name in the history: fail when a figure is worse.")
+@click.option("--worse-by", type=click.FloatRange(0), default=1, show_default=True, metavar="PERCENT")
 def bench(
-    names: tuple[str, ...],
+    set_: str,
+    contents: tuple[str, ...],
     merger: str,
     kernel: str | None,
     seeds: int,
@@ -38,40 +53,65 @@ def bench(
     processes: int,
     jobs: int | None,
     fresh: bool,
+    name: str | None,
+    against: str | None,
+    worse_by: float,
 ) -> int:
-    """Count the instructions of merging; the figures repeat to the last digit.
+    """Count the instructions of merging, both mergers side by side; the figures repeat to the last digit.
 
-    Instructions are not time: cache misses and memory bandwidth do not show in them.
+    Leaves result.json and report.html in runs/NAME and a line in runs/bench-history.jsonl. A run that was interrupted
+    goes on where it was. Instructions are not time: cache misses and memory bandwidth do not show in them.
     """
     config = load_config()
     mergers = _mergers(merger)
-    cases = [
-        Case("passes", name, processes, mib * 256, seed, smart, zero)
-        for name in names or (*CLASSES, "mixed")
-        for zero in ([False, True] if name == "zero" else [False])
-        for smart in (True, False)
-        for seed in range(1, seeds + 1)
-    ]
+    name = _name(name)
+    reference = results.recall(against, config.runs) if against else None
+    cases = list(content_cases(contents, processes, mib * MIB, seeds)) if contents else SETS[set_]()
     material = prepare(config, kernel or config.kernel, module="samepage" in mergers)
-    todo = [Job(case, one) for case in cases for one in mergers]
-    folder = config.runs / f"bench-{datetime.now().astimezone():%Y-%m-%d_%H.%M.%S}"
-    done = run_all(config, material, todo, folder, at_once=jobs or len(os.sched_getaffinity(0)), fresh=fresh)
-    table = Table(
-        "content", "smart", "merger", "first", "second", "steady", "to", "mean", "saved", "of", "records", box=None
+    folder = config.runs / name
+    folder.mkdir(parents=True, exist_ok=True)
+    done = run_all(
+        config, material, _jobs(cases, mergers), folder, at_once=jobs or len(os.sched_getaffinity(0)), fresh=fresh
     )
-    for job, records in done.items():
-        figures = passes_of(job.case, records)
-        table.add_row(
-            job.case.content + (" zero pages" if job.case.use_zero_pages else ""),
-            "on" if job.case.smart_scan else "off",
-            job.merger,
-            *(f"{x:.0f}" for x in (figures.first, figures.second)),
-            *(f"{x:.1f}" for x in (min(figures.steady), max(figures.steady), figures.steady_mean)),
-            *(str(x) for x in (figures.saved, figures.possible, figures.metadata_bytes)),
+    outcome = collect("cases" if contents else set_, material, done)
+    results.write(outcome, folder)
+    results.remember(outcome, name, config.runs)
+    for table in tables(outcome):
+        _stdout.print(table)
+    # Imported when needed: the plots take a while to load.
+    from harness.ksm.bench.report import write_report
+
+    click.echo("All costs count instructions, not time.")
+    click.echo(f"report: {write_report(outcome, folder)}")
+    return _compare(outcome, reference, worse_by) if reference else 0
+
+
+def _jobs(cases: Sequence[Case], mergers: Sequence[Merger]) -> list[Job]:
+    return [Job(case, merger) for case in dict.fromkeys(cases) for merger in mergers]
+
+
+def _compare(now: BenchResult, before: BenchResult, percent: float) -> int:
+    count = results.compared(now.figures, before.figures)
+    if not count:
+        raise SamepageError("the two runs have no figure in common")
+    found = results.worse(now.figures, before.figures, percent)
+    for item in found:
+        figure = item.figure
+        click.echo(
+            f"worse: {figure.case.name}, {figure.merger}, {figure.metric}: "
+            f"{item.before:g} -> {figure.value:g} {figure.unit} ({item.percent:.1f} %)"
         )
-    console.print(table)
-    console.print("Instructions of the merging threads per page and pass; instructions are not time.")
-    return 0
+    click.echo(f"{count} figures compared, {len(found)} worse by more than {percent:g} %")
+    return 1 if found else 0
+
+
+def _name(given: str | None) -> str:
+    name = given or f"bench-{datetime.now().astimezone():%Y-%m-%d_%H.%M.%S}"
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or name == "latest":
+        raise SamepageError(
+            "is not a name for a folder under runs/", where=name, hint="Use letters, digits, '-', '_' and '.'."
+        )
+    return name
 
 
 def _mergers(text: str) -> list[Merger]:

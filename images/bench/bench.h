@@ -45,6 +45,11 @@ uint64_t scanner_ns(void);
 void start_scanner(void);
 void run_passes(const char *label, unsigned int passes);
 void run_curve(const char *label, unsigned int pages, int64_t target, unsigned int passes);
+void run_race(const char *label, long period_us, int64_t target, unsigned int looks);
+
+/* latency.c: how long a task of the highest priority waits for the CPU. */
+void start_watch(void);
+void stop_watch(const char *label);
 
 /* worker.c: processes that hold memory. */
 void spawn_workers(unsigned int count);

@@ -103,26 +103,14 @@ static void say_slabs(void)
 	}
 }
 
-/* What a module took by vmalloc, for its data as well as for its code. */
-static void say_vmalloc(void)
-{
-	char *text = read_large("/proc/vmallocinfo");
-	unsigned long long bytes = 0;
-
-	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
-		char *size = strchr(line, ' ');
-
-		if (size && strstr(line, "[samepage]"))
-			bytes += strtoull(size, NULL, 10);
-	}
-	say(" vmalloc.samepage=%llu", bytes);
-}
-
 void say_memory(const char *label)
 {
+	int64_t module;
+
 	say("%s free_pages=%lld", label, free_pages());
 	say_slabs();
-	say_vmalloc();
+	if (read_number("/sys/module/samepage/coresize", &module))
+		say(" module.core_bytes=%lld", (long long)module);
 	say_folder("/sys/kernel/mm/ksm", "ksm");
 	say_folder("/sys/kernel/mm/samepage", "samepage");
 	say("\n");

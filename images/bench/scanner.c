@@ -150,7 +150,6 @@ void run_curve(const char *label, unsigned int pages, int64_t target, unsigned i
 	snprintf(text, sizeof(text), "%u", pages);
 	write_text(KSM "pages_to_scan", text);
 	for (bool done = false; !done; ) {
-		uint64_t began = now_ns();
 		uint64_t before = scanner_ns();
 
 		wake();
@@ -158,9 +157,24 @@ void run_curve(const char *label, unsigned int pages, int64_t target, unsigned i
 
 		int64_t saved = saved_pages(), scans = full_scans();
 
-		say("%s scanner_ns=%llu wall_ns=%llu saved=%lld full_scans=%lld\n", label,
-		    (unsigned long long)(scanner_ns() - before), (unsigned long long)(now_ns() - began),
-		    (long long)saved, (long long)scans);
+		say("%s scanner_ns=%llu saved=%lld full_scans=%lld\n", label,
+		    (unsigned long long)(scanner_ns() - before), (long long)saved, (long long)scans);
 		done = saved >= target || scans >= last;
+	}
+}
+
+/* Without any sleep, a look every `period_us`, until so many are saved, but no more than `looks`. */
+void run_race(const char *label, long period_us, int64_t target, unsigned int looks)
+{
+	uint64_t began = now_ns();
+	int64_t saved = 0;
+
+	find_scanners();
+	write_text(KSM "pages_to_scan", "20000");
+	write_text(KSM "sleep_millisecs", "0");
+	for (unsigned int i = 0; i < looks && saved < target; i++) {
+		pause_us(period_us);
+		saved = saved_pages();
+		say("%s wall_ns=%llu saved=%lld\n", label, (unsigned long long)(now_ns() - began), (long long)saved);
 	}
 }

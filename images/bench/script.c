@@ -10,9 +10,12 @@
  *	start				switch merging on, without a pass yet
  *	passes LABEL COUNT		whole passes, a record of all counters after each
  *	curve LABEL PAGES TARGET COUNT	rounds of PAGES pages until TARGET are saved or COUNT passes are over
+ *	race LABEL US TARGET COUNT	no sleep, a look every US microseconds until TARGET are saved, at most COUNT
  *	timed LABEL FILE VALUE		as ksm, and record what it took
  *	counters LABEL			record all counters
  *	memory LABEL			record free memory, slabs and what the module took
+ *	watch				begin to note how late a timer fires
+ *	watched LABEL			record how late it fired since then
  *	end				end all processes
  */
 #include "bench.h"
@@ -84,12 +87,18 @@ static void carry_out(const char *line)
 		run_passes(words[1], (unsigned int)atoi(words[2]));
 	else if (!strcmp(name, "curve") && count == 5)
 		run_curve(words[1], (unsigned int)atoi(words[2]), atoll(words[3]), (unsigned int)atoi(words[4]));
+	else if (!strcmp(name, "race") && count == 5)
+		run_race(words[1], atol(words[2]), atoll(words[3]), (unsigned int)atoi(words[4]));
 	else if (!strcmp(name, "timed") && count == 4)
 		timed(words[1], words[2], words[3]);
 	else if (!strcmp(name, "counters") && count == 2)
 		say_counters(words[1]);
 	else if (!strcmp(name, "memory") && count == 2)
 		say_memory(words[1]);
+	else if (!strcmp(name, "watch"))
+		start_watch();
+	else if (!strcmp(name, "watched") && count == 2)
+		stop_watch(words[1]);
 	else if (!strcmp(name, "end"))
 		end_workers();
 	else

@@ -1,106 +1,190 @@
 # SPDX-License-Identifier: MIT
-"""Cases: what is done with which memory, as a script for the measuring guest, and what its records say."""
+"""Cases: what is done with which memory, as a script for the measuring guest (images/bench/script.c)."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
 
-from harness.ksm.bench.content import Memory, memory_of
-from harness.ksm.bench.records import Record, labelled
+import msgspec
 
+from harness.ksm.bench.content import MADV_MERGEABLE, MADV_UNMERGEABLE, Memory, memory_of
+from harness.ksm.content import Kind as PageKind
+
+Kind = Literal["passes", "curve", "time", "writes", "unmerge", "memory", "latency", "sparse"]
 STEADY_PASSES = 20
+CURVE_ROUNDS = 64
+"""Rounds of a pass in a curve."""
+CURVE_PASSES = 12
+"""After which a curve ends, whether everything is saved or not."""
+LOOK_US, LOOKS = 1000, 30000
+"""How often, and how many times at most, one looks how much is saved while the merger never sleeps."""
 SYSTEM_MIB = 192
+SPARSE_BYTES = 32 << 40
+UNMERGED_BYTES = 32 << 30
+SPARSE_PAGES = 1024
+"""In each of the two."""
+WRITTEN = 512
+"""Pages that each way of writing is measured with."""
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(msgspec.Struct, frozen=True):
     """One guest's work, but for the merger and the kernel."""
 
-    kind: str
-    """What is measured: passes."""
+    kind: Kind
     content: str
     processes: int
     pages: int
     """In each process."""
-    seed: int
+    seed: int = 1
     smart_scan: bool = True
     use_zero_pages: bool = False
+    huge: bool = False
+    """Transparent huge pages."""
     steady_passes: int = STEADY_PASSES
 
     @property
     def name(self) -> str:
         """A name that says all of it."""
+        settings = f"smart{self.smart_scan:d}-zero{self.use_zero_pages:d}-huge{self.huge:d}"
         size = f"{self.processes}x{self.pages}"
-        return f"{self.kind}.{self.content}.{self.variant}.{size}.seed{self.seed}"
+        return f"{self.kind}.{self.content}.{settings}.{size}.passes{self.steady_passes}.seed{self.seed}"
 
     @property
-    def variant(self) -> str:
-        """The settings that it is measured with."""
-        return f"smart{int(self.smart_scan)}-zero{int(self.use_zero_pages)}"
+    def title(self) -> str:
+        """Content and settings, for people."""
+        marks = [
+            "huge pages" if self.huge else "",
+            "use_zero_pages" if self.use_zero_pages else "",
+            "" if self.smart_scan else "smart_scan off",
+        ]
+        return ", ".join([self.content, *(mark for mark in marks if mark)])
 
     @property
     def memory(self) -> Memory:
         """What the processes hold."""
-        return memory_of(self.content, self.processes, self.pages, self.seed)
+        return memory_of(self.content, self.processes, self.pages, self.seed, huge=self.huge)
 
     @property
     def memory_mib(self) -> int:
         """How much memory the guest needs."""
-        return self.memory.pages // 256 * 5 // 4 + SYSTEM_MIB
+        return self.memory.pages // 256 * 5 // 4 + self.processes // 4 + SYSTEM_MIB
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """More arguments for the guest's kernel."""
+        return ("preempt=full",) if self.kind == "latency" else ()
 
     def script(self) -> str:
         """Return the lines that the guest carries out."""
         return "".join(f"{line}\n" for line in self._lines())
 
     def _lines(self) -> Iterator[str]:
-        memory = self.memory
-        yield f"set /sys/kernel/mm/ksm/smart_scan {int(self.smart_scan)}"
-        yield f"ksm use_zero_pages {int(self.use_zero_pages)}"
-        yield from memory.set_up()
-        yield from memory.register()
-        yield "start"
-        yield "counters ready"
-        for number in range(1, self.steady_passes + 3):
-            yield f"passes {('first', 'second')[number - 1] if number < 3 else 'steady'} 1"
-            yield from memory.rewrite(number)
+        yield f"set /sys/kernel/mm/ksm/smart_scan {self.smart_scan:d}"
+        yield f"ksm use_zero_pages {self.use_zero_pages:d}"
+        if self.huge:  # a small guest's kernel switches them off
+            yield "set /sys/kernel/mm/transparent_hugepage/enabled madvise"
+        yield from _SCRIPTS[self.kind](self)
         yield "end"
 
 
-@dataclass(frozen=True)
-class Passes:
-    """Instructions of the merging threads per page and pass."""
-
-    first: float
-    second: float
-    steady: tuple[float, ...]
-    saved: int
-    possible: int
-    metadata_bytes: int | None
-
-    @property
-    def steady_mean(self) -> float:
-        """Mean over the passes after the second."""
-        return sum(self.steady) / len(self.steady)
+def _filled(case: Case) -> Iterator[str]:
+    yield from case.memory.set_up()
+    yield from case.memory.register()
+    yield "start"
 
 
-def passes_of(case: Case, records: list[Record]) -> Passes:
-    """Return what a case of the kind `passes` measured."""
-    pages = case.memory.pages
-    readings = [
-        *labelled(records, "ready"),
-        *labelled(records, "first"),
-        *labelled(records, "second"),
-        *labelled(records, "steady"),
-    ]
-    costs = [(after["scanner_ns"] - before["scanner_ns"]) / pages for before, after in itertools.pairwise(readings)]
-    last = readings[-1]
-    return Passes(
-        first=costs[0],
-        second=costs[1],
-        steady=tuple(costs[2:]),
-        saved=last.saved,
-        possible=case.memory.possible(use_zero_pages=case.use_zero_pages),
-        metadata_bytes=last.values.get("samepage.metadata_bytes"),
-    )
+def _passes(case: Case) -> Iterator[str]:
+    memory = case.memory
+    yield from _filled(case)
+    yield "counters ready"
+    for number in range(1, case.steady_passes + 3):
+        yield f"passes {('first', 'second')[number - 1] if number < 3 else 'steady'} 1"
+        yield from memory.rewrite(number)
+
+
+def _curve(case: Case) -> Iterator[str]:
+    yield from _filled(case)
+    possible = case.memory.possible(use_zero_pages=case.use_zero_pages)
+    yield f"curve curve {max(case.memory.pages // CURVE_ROUNDS, 1)} {possible} {CURVE_PASSES}"
+
+
+def _time(case: Case) -> Iterator[str]:
+    yield from _filled(case)
+    possible = case.memory.possible(use_zero_pages=case.use_zero_pages)
+    yield f"race race {LOOK_US} {possible} {LOOKS}"
+
+
+def _writes(case: Case) -> Iterator[str]:
+    """Area 0 is merged, area 1 is as ordinary memory, area 2 was never touched."""
+    yield from _filled(case)
+    yield f"to 0 map {WRITTEN} 0"
+    yield f"to 0 fill 1 0 {WRITTEN} {PageKind.FILLED:d} {1 << 40} 1"
+    yield f"to 0 map {WRITTEN} 0"
+    yield "passes merging 4"
+    yield f"measure first_touch 0 write 2 0 {WRITTEN}"
+    yield f"measure own_page 0 write 1 0 {WRITTEN}"
+    yield f"measure fork_copy 0 forkwrite 1 0 {WRITTEN}"
+    yield f"measure merged_page 0 write 0 0 {WRITTEN}"
+    yield "counters before_advice"
+    yield f"measure unmergeable 1 advise 0 {MADV_UNMERGEABLE}"
+
+
+def _unmerge(case: Case) -> Iterator[str]:
+    yield from _filled(case)
+    yield "passes merging 4"
+    yield "counters before"
+    yield "timed unmerge_all run 2"
+    yield "counters after"
+
+
+def _memory(case: Case) -> Iterator[str]:
+    yield from case.memory.set_up()
+    yield "memory before"
+    yield from case.memory.register()
+    yield "start"
+    yield "memory registered"
+    yield "passes merging 4"
+    yield "memory merged"
+
+
+def _latency(case: Case) -> Iterator[str]:
+    yield from _filled(case)
+    yield "watch"
+    yield "watched idle"
+    for label, passes in (("first", 1), ("second", 1), ("third", 1), ("steady", 5)):
+        yield "watch"
+        yield f"passes {label}_pass {passes}"
+        yield f"watched {label}"
+    yield "watch"
+    yield "timed unmerge_all run 2"
+    yield "watched unmerging"
+
+
+def _sparse(case: Case) -> Iterator[str]:
+    """A process with a page here and there in a large mapping, and in a smaller one that is unmerged in the end.
+
+    In-tree KSM's unmerging looks at every address: for the large one it would take hours here.
+    """
+    yield "spawn 1"
+    for area, size in enumerate((SPARSE_BYTES, UNMERGED_BYTES)):
+        yield f"to 0 sparse {size}"
+        yield f"to 0 scatter {area} {SPARSE_PAGES} {case.seed + area << 40} {size // SPARSE_PAGES}"
+        yield f"to 0 advise {area} {MADV_MERGEABLE}"
+    yield "start"
+    yield "counters ready"
+    for label in ("first", "second", "steady"):
+        yield f"passes {label} 1"
+    yield f"measure unmergeable 0 advise 1 {MADV_UNMERGEABLE}"
+
+
+_SCRIPTS: Mapping[Kind, Callable[[Case], Iterator[str]]] = {
+    "passes": _passes,
+    "curve": _curve,
+    "time": _time,
+    "writes": _writes,
+    "unmerge": _unmerge,
+    "memory": _memory,
+    "latency": _latency,
+    "sparse": _sparse,
+}

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from harness.config import Config
 from harness.errors import CheckFailed, SamepageError
@@ -52,15 +53,30 @@ class Material:
     def key(self, merger: str) -> str:
         """Return a name for all of it that has a say in the figures."""
         module = self.module.ko.read_bytes() if merger == "samepage" and self.module else b""
-        arguments = " ".join(_arguments(self.image, Path("initramfs"), 0))
+        arguments = _arguments(self.image, Path("initramfs"), 0, ())
         return key_of(
             self.qemu.sha256, self.image.vmlinux.read_bytes(), self.init.read_bytes(), module, _fixed(arguments)
         )
 
 
-def _fixed(arguments: str) -> str:
-    """Arguments without the parts that are names of files."""
-    return " ".join(word for word in arguments.split() if "/" not in word)
+class Work(Protocol):
+    """What this needs of a case."""
+
+    @property
+    def memory_mib(self) -> int:
+        """How much memory the guest needs."""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """More arguments for the guest's kernel."""
+
+    def script(self) -> str:
+        """Return the lines that the guest carries out."""
+
+
+def _fixed(arguments: Sequence[str]) -> str:
+    """Arguments without the names of files, which differ from one cache to another."""
+    return " ".join(word for word in arguments if not word.startswith("/"))
 
 
 def prepare(config: Config, kernel: str, *, module: bool) -> Material:
@@ -85,26 +101,25 @@ def measure(
     config: Config,
     material: Material,
     merger: str,
-    script: str,
-    memory_mib: int,
+    case: Work,
     folder: Path,
     timeout: float,
     beat: Callable[[], None] = lambda: None,
 ) -> str:
-    """Carry out a script in a guest of its own and return its records, a line each.
+    """Carry out a case in a guest of its own and return its records, a line each.
 
     Raises CheckFailed for a kernel that complained or a script that failed, SamepageError for a guest that does not
     come to its end within `timeout` seconds. `beat` is called now and then, and may raise to end the guest.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"init": (0o755, material.init.read_bytes()), "case": (0o644, script.encode())}
+    files = {"init": (0o755, material.init.read_bytes()), "case": (0o644, case.script().encode())}
     if merger == "samepage":
         assert material.module is not None
         files["module.ko"] = (0o644, material.module.ko.read_bytes())
     initramfs = folder / "initramfs"
     initramfs.write_bytes(newc_archive(files))
     try:
-        _run(config, material, initramfs, memory_mib, folder, timeout, beat)
+        _run(config, material, initramfs, case, folder, timeout, beat)
     finally:
         initramfs.unlink()
     return _judge(folder)
@@ -114,14 +129,14 @@ def _run(
     config: Config,
     material: Material,
     initramfs: Path,
-    memory_mib: int,
+    case: Work,
     folder: Path,
     timeout: float,
     beat: Callable[[], None],
 ) -> None:
     with ExitStack() as cleanup:
         outputs = [cleanup.enter_context((folder / name).open("wb")).fileno() for name in (CONSOLE, RECORDS)]
-        arguments = _arguments(material.image, initramfs, max(memory_mib, _LEAST_MIB))
+        arguments = _arguments(material.image, initramfs, max(case.memory_mib, _LEAST_MIB), case.arguments)
         for number, descriptor in enumerate(outputs):
             arguments += ["-add-fd", f"fd={descriptor},set={number}"]
         line = material.qemu.command(arguments, [material.image.vmlinux, initramfs])
@@ -141,7 +156,7 @@ def _run(
             raise SamepageError(f"QEMU failed: {process.said()}", where=folder / QEMU_LOG)
 
 
-def _arguments(image: Image, initramfs: Path, memory_mib: int) -> list[str]:
+def _arguments(image: Image, initramfs: Path, memory_mib: int, more: tuple[str, ...]) -> list[str]:
     return [
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"),
         *("-machine", "q35,sata=off,smbus=off,graphics=off,vmport=off", "-accel", "tcg,thread=single"),
@@ -149,7 +164,7 @@ def _arguments(image: Image, initramfs: Path, memory_mib: int) -> list[str]:
         # Without these two, a byte that a string instruction moves counts as an instruction.
         *("-cpu", "max,-erms,-fsrm", "-smp", "1", "-m", f"{memory_mib}M"),
         *("-kernel", os.fspath(image.vmlinux), "-initrd", os.fspath(initramfs)),
-        *("-append", " ".join(KERNEL_ARGUMENTS)),
+        *("-append", " ".join([*KERNEL_ARGUMENTS, *more])),
         *("-chardev", "file,id=console,path=/dev/fdset/0", "-serial", "chardev:console"),
         *("-chardev", "file,id=records,path=/dev/fdset/1", "-device", "isa-debugcon,chardev=records,iobase=0xe9"),
     ]

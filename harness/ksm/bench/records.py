@@ -24,6 +24,11 @@ class Record:
         """Pages that need no frame of their own."""
         return self["ksm.pages_sharing"] + self.values.get("ksm.ksm_zero_pages", 0)
 
+    @property
+    def in_trees(self) -> int:
+        """Mappings of merged pages: those that share, and of each merged page the one that it would need anyway."""
+        return self.saved + self["ksm.pages_shared"]
+
 
 def parse(text: str) -> list[Record]:
     """Read the records of a case. Raises CheckFailed for what is none."""

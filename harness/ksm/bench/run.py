@@ -75,11 +75,11 @@ def _measure(config: Config, material: Material, job: Job, folder: Path, stop: t
             raise _Interrupted
 
     case = job.case
-    return measure(config, material, job.merger, case.script(), case.memory_mib, folder / job.name, TIMEOUT, beat)
+    return measure(config, material, job.merger, case, folder / job.name, TIMEOUT, beat)
 
 
 def _kept(config: Config, key: str, job: Job) -> Path:
-    name = key_of(key, job.case.script(), str(job.case.memory_mib))
+    name = key_of(key, job.case.script(), str(job.case.memory_mib), *job.case.arguments)
     return config.cache / "bench" / "records" / f"{name}.txt"
 
 

@@ -20,7 +20,7 @@ from harness.ksm.result import MachinesFound, Stage
 COLOURS = {"samepage": "#0f766e", "in-tree": "#b45309"}
 _OTHERS = ("#0f766e", "#b45309", "#6d28d9", "#475569", "#be123c")
 # matplotlib types its keys one by one.
-_STYLE: Any = {
+STYLE: Any = {
     "svg.hashsalt": "samepage",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -56,7 +56,7 @@ class PhaseMark:
 
 def plot_savings(curves: Sequence[Curve], phases: Sequence[PhaseMark], stages: Sequence[Stage]) -> str:
     """Draw saved memory over time, with what was possible at each stage that says so."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _figure("saved, MiB")
         for index, curve in enumerate(curves):
             colour = COLOURS.get(curve.name, _OTHERS[index % len(_OTHERS)])
@@ -73,7 +73,7 @@ def plot_savings(curves: Sequence[Curve], phases: Sequence[PhaseMark], stages: S
 
 def plot_counters(curves: Sequence[Curve], phases: Sequence[PhaseMark]) -> str:
     """Draw counters over time."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _figure("pages")
         for index, curve in enumerate(curves):
             colour = _OTHERS[index % len(_OTHERS)]
@@ -83,7 +83,7 @@ def plot_counters(curves: Sequence[Curve], phases: Sequence[PhaseMark]) -> str:
 
 def plot_machines(found: MachinesFound, host_mib: int) -> str:
     """Draw what so many machines have together, what of it is saved, and what of the guest's memory is in use."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _figure("MiB", "virtual machines")
         machines = [count.machines for count in found.counts]
         used = [host_mib - count.available_bytes / 2**20 for count in found.counts]
@@ -122,7 +122,11 @@ def _finish(figure: Figure, axes: Axes, phases: Sequence[PhaseMark]) -> str:
             color="#64748b",
         )
     axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), frameon=False, ncol=8)
+    return as_svg(figure)
+
+
+def as_svg(figure: Figure) -> str:
+    """Return a figure as SVG that can stand in the middle of HTML: without the XML head."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    # Without the XML head it can stand in the middle of HTML.
     return re.sub(r"\A.*?(?=<svg)", "", buffer.getvalue(), flags=re.DOTALL)

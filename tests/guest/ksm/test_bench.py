@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -10,7 +11,8 @@ import pytest
 
 from harness.config import Config
 from harness.errors import CheckFailed
-from harness.ksm.bench.cases import Case, passes_of
+from harness.ksm.bench.cases import Case
+from harness.ksm.bench.figures import figures_of
 from harness.ksm.bench.machine import measure, prepare
 from harness.ksm.bench.records import parse
 from harness.ksm.result import Merger
@@ -22,18 +24,24 @@ TIMEOUT = 300.0
 def test_two_runs_of_a_case_give_the_same_bytes(config: Config, tmp_path: Path, merger: Merger) -> None:
     case = Case("passes", "mixed", 4, 256, seed=1, steady_passes=3)
     material = prepare(config, config.kernel, module=merger == "samepage")
-    texts = [
-        measure(config, material, merger, case.script(), case.memory_mib, tmp_path / name, TIMEOUT)
-        for name in ("once", "again")
-    ]
+    texts = [measure(config, material, merger, case, tmp_path / name, TIMEOUT) for name in ("once", "again")]
     assert texts[0] == texts[1]
-    figures = passes_of(case, parse(texts[0]))
-    assert 0 < figures.saved <= figures.possible
-    assert 100 < figures.first < 20000
-    assert len(figures.steady) == 3
+    figures = {figure.metric: figure.value for figure in figures_of(case, merger, parse(texts[0]))}
+    assert 100 < figures["first pass"] < 20000
+    assert figures["pages saved"] > 0
+    assert figures["steady state, cheapest pass"] <= figures["steady state"] <= figures["steady state, dearest pass"]
+
+
+@dataclass(frozen=True)
+class Nonsense:
+    memory_mib: int = 64
+    arguments: tuple[str, ...] = ()
+
+    def script(self) -> str:
+        return "spawn 1\njuggle 3\n"
 
 
 def test_a_script_that_cannot_be_carried_out_fails(config: Config, tmp_path: Path) -> None:
     material = prepare(config, config.kernel, module=False)
     with pytest.raises(CheckFailed, match="not understood: juggle 3"):
-        measure(config, material, "in-tree", "spawn 1\njuggle 3\n", 64, tmp_path, TIMEOUT)
+        measure(config, material, "in-tree", Nonsense(), tmp_path, TIMEOUT)

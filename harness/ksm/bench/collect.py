@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""From the records of all cases to a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.ksm.bench.figures import curve_of, figures_of
+from harness.ksm.bench.machine import Material
+from harness.ksm.bench.records import Record
+from harness.ksm.bench.result import BenchResult, Inputs
+from harness.ksm.bench.run import Job
+from harness.store import file_sha256
+
+
+def collect(set_: str, material: Material, done: Mapping[Job, list[Record]]) -> BenchResult:
+    """Return the figures of all cases, in their order."""
+    curves = [curve_of(job.case, job.merger, records) for job, records in done.items()]
+    return BenchResult(
+        set=set_,
+        inputs=Inputs(
+            kernel=material.image.release,
+            qemu=material.qemu.version,
+            qemu_sha256=material.qemu.sha256,
+            image_sha256=material.image.sha256,
+            guest_program_sha256=file_sha256(material.init),
+            module_sha256=material.module.sha256 if material.module else None,
+        ),
+        figures=[figure for job, records in done.items() for figure in figures_of(job.case, job.merger, records)],
+        curves=[curve for curve in curves if curve is not None],
+    )

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""result.json of a bench run (docs/bench.md). There is no time of day in it: the same inputs give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from harness.errors import SamepageError
+from harness.ksm.bench.cases import Case
+from harness.ksm.result import Merger
+
+SCHEMA = 1
+HISTORY = "bench-history.jsonl"
+LARGER_IS_BETTER = frozenset({"pages saved", "memory really freed"})
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """One number."""
+
+    case: Case
+    merger: Merger
+    metric: str
+    value: float
+    unit: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What makes two figures of different runs the same one."""
+        return self.case.name, self.merger, self.metric
+
+
+class Curve(msgspec.Struct, frozen=True, kw_only=True):
+    """How savings build up: after each round of the scanner."""
+
+    case: Case
+    merger: Merger
+    possible: int
+    """Pages that merging can save."""
+    scanner_instructions: list[int]
+    """Of the merging threads, since merging began."""
+    saved: list[int]
+    """Pages."""
+
+
+class Inputs(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the figures follow from, besides the cases."""
+
+    kernel: str
+    """The guest kernel's release."""
+    qemu: str
+    qemu_sha256: str
+    image_sha256: str
+    guest_program_sha256: str
+    module_sha256: str | None
+
+
+class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """All figures of a run."""
+
+    schema: int = SCHEMA
+    counts: Literal["instructions, not time"] = "instructions, not time"
+    set: str
+    inputs: Inputs
+    figures: list[Figure]
+    curves: list[Curve]
+
+
+class _HistoryLine(msgspec.Struct, frozen=True):
+    name: str
+    result: BenchResult
+
+
+class Worse(msgspec.Struct, frozen=True):
+    """A figure that got worse."""
+
+    figure: Figure
+    before: float
+
+    @property
+    def percent(self) -> float:
+        """By how much; infinite where it was 0 before."""
+        if self.before == 0:
+            return float("inf")
+        return abs(self.figure.value / self.before - 1) * 100
+
+
+def write(result: BenchResult, folder: Path) -> Path:
+    """Write result.json into a folder, whole or not at all."""
+    path = folder / "result.json"
+    partial = folder / "result.json.partial"
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
+    partial.replace(path)
+    return path
+
+
+def remember(result: BenchResult, name: str, runs: Path) -> None:
+    """Append a run to the history."""
+    with (runs / HISTORY).open("ab") as file:
+        file.write(msgspec.json.encode(_HistoryLine(name, result)) + b"\n")
+
+
+def recall(reference: str, runs: Path) -> BenchResult:
+    """Return an earlier run: a result.json, its folder, or a name in the history (the last one of that name)."""
+    path = Path(reference)
+    try:
+        if path.is_dir():
+            path = path / "result.json"
+        if path.is_file():
+            return _of_our_schema(msgspec.json.decode(path.read_bytes(), type=BenchResult), path)
+        lines = (runs / HISTORY).read_bytes().splitlines() if (runs / HISTORY).is_file() else []
+        found = [msgspec.json.decode(line, type=_HistoryLine) for line in lines]
+    except msgspec.DecodeError as error:
+        raise SamepageError(f"is no result of a bench run: {error}", where=path) from error
+    named = [line.result for line in found if line.name == reference]
+    if not named:
+        known = ", ".join(dict.fromkeys(line.name for line in found)) or "nothing"
+        raise SamepageError("is neither a result nor a run in the history", where=reference, hint=f"There is: {known}")
+    return _of_our_schema(named[-1], runs / HISTORY)
+
+
+def _of_our_schema(result: BenchResult, where: Path) -> BenchResult:
+    if result.schema != SCHEMA:
+        raise SamepageError(f"has schema {result.schema}; this harness reads {SCHEMA}", where=where)
+    return result
+
+
+def compared(now: Sequence[Figure], before: Sequence[Figure]) -> int:
+    """Return how many figures are in both runs."""
+    return len({figure.key for figure in now} & {figure.key for figure in before})
+
+
+def worse(now: Sequence[Figure], before: Sequence[Figure], percent: float) -> list[Worse]:
+    """Return the figures that are worse than before by more than so many percent, the worst first."""
+    old = {figure.key: figure.value for figure in before}
+    found = [Worse(figure, old[figure.key]) for figure in now if figure.key in old]
+    return sorted((item for item in found if _is_worse(item, percent)), key=lambda item: -item.percent)
+
+
+def _is_worse(item: Worse, percent: float) -> bool:
+    value, before = item.figure.value, item.before
+    margin = abs(before) * percent / 100
+    return value < before - margin if item.figure.metric in LARGER_IS_BETTER else value > before + margin

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+"""Which cases a run is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from harness.ksm.bench.cases import Case
+from harness.ksm.bench.content import CLASSES
+
+ALL_CONTENTS = (*CLASSES, "mixed")
+MIB = 256
+"""Pages."""
+GROWTH_PASSES = 2
+
+
+def content_cases(
+    contents: tuple[str, ...], processes: int, pages: int, seeds: int, *, smart: tuple[bool, ...] = (True, False)
+) -> Iterator[Case]:
+    """Yield passes over these contents, `zero` with and without use_zero_pages."""
+    for content in contents:
+        for zero in (False, True) if content == "zero" else (False,):
+            for smart_scan in smart:
+                for seed in range(1, seeds + 1):
+                    yield Case("passes", content, processes, pages, seed, smart_scan, zero)
+
+
+def short_set() -> list[Case]:
+    """Fits in ten minutes on two cores."""
+    pages = 8 * MIB
+    return [
+        *content_cases(ALL_CONTENTS, 4, pages, 3, smart=(True,)),
+        *content_cases(ALL_CONTENTS, 4, pages, 1, smart=(False,)),
+        *_others(pages, seeds=3),
+        *_growth(sizes=(4 * MIB, 16 * MIB, 64 * MIB), processes=(1, 16, 128), at=32 * MIB),
+    ]
+
+
+def long_set() -> list[Case]:
+    """Everything, at the size of 4 x 64 MiB, three seeds, and growth to 4 GiB and 512 processes."""
+    pages = 64 * MIB
+    return [
+        *content_cases(ALL_CONTENTS, 4, pages, 3),
+        *_others(pages, seeds=3),
+        *_growth(sizes=(64 * MIB, 256 * MIB, 1024 * MIB, 4096 * MIB), processes=(1, 4, 16, 64, 256, 512), at=256 * MIB),
+    ]
+
+
+def _others(pages: int, seeds: int) -> Iterator[Case]:
+    for seed in range(1, seeds + 1):
+        yield Case("curve", "mixed", 4, pages, seed)
+        yield Case("time", "mixed", 4, pages, seed)
+    for content in ("same", "groups"):
+        yield Case("curve", content, 4, pages)
+        yield Case("unmerge", content, 4, pages)
+    yield Case("writes", "same", 4, pages)
+    yield Case("writes", "zero", 4, pages, use_zero_pages=True)
+    for content in ("unique", "same", "groups"):
+        yield Case("memory", content, 4, pages)
+    yield Case("memory", "unique", 64, 16)
+    for content in ("unique", "same", "groups"):
+        yield Case("passes", content, 4, pages, huge=True)
+    for content in ("mixed", "unique"):
+        yield Case("latency", content, 4, pages)
+    yield Case("sparse", "unique", 1, 1024)
+
+
+def _growth(sizes: tuple[int, ...], processes: tuple[int, ...], at: int) -> Iterator[Case]:
+    """Yield a few passes over `sizes` pages in 4 processes, and over `at` pages in so many processes."""
+    for content in ("unique", "mixed"):
+        for size in sizes:
+            yield Case("passes", content, 4, size // 4, smart_scan=False, steady_passes=GROWTH_PASSES)
+        for count in processes:
+            yield Case("passes", content, count, at // count, smart_scan=False, steady_passes=GROWTH_PASSES)
+
+
+SETS: dict[str, Callable[[], list[Case]]] = {"short": short_set, "long": long_set}
