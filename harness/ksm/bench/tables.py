@@ -79,6 +79,13 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:,.1f}"
 
 
+def ratio(value: float | None) -> str:
+    """Return a ratio with two digits that say something."""
+    if value is None:
+        return "-"
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+
+
 def tables(result: BenchResult) -> list[Table]:
     """Return a table for each kind of case."""
     shown = []
@@ -93,8 +100,7 @@ def tables(result: BenchResult) -> list[Table]:
         for name in (*MERGERS, "ratio", "unit"):
             table.add_column(name, justify="right" if name != "unit" else "left")
         for row in chosen:
-            ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
             cells = [number(row.values.get(merger)) for merger in MERGERS]
-            table.add_row(row.case.title, row.size, row.metric, *cells, ratio, row.unit)
+            table.add_row(row.case.title, row.size, row.metric, *cells, ratio(row.ratio), row.unit)
         shown.append(table)
     return shown

@@ -9,7 +9,7 @@ import jinja2
 
 from harness.ksm.bench.report.plots import plot_bars, plot_curves, plot_growth
 from harness.ksm.bench.result import BenchResult
-from harness.ksm.bench.tables import KINDS, MERGERS, number, rows
+from harness.ksm.bench.tables import KINDS, MERGERS, number, ratio, rows
 from harness.ksm.report import TEMPLATES as BASE
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -24,7 +24,7 @@ def write_report(result: BenchResult, folder: Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "ratio": ratio}
     everything = rows(result.figures)
     plots = [
         ("Scanning, by content", plot_bars(everything)),
