@@ -46,10 +46,13 @@ ssize_t sp_flag_show(struct kobject *kobj, struct kobj_attribute *attr, char *bu
 ssize_t sp_flag_store(struct kobject *kobj, struct kobj_attribute *attr,
 		      const char *buf, size_t count)
 {
+	struct sp_attr *self = sp_attr_of(attr);
 	bool value;
 
 	if (kstrtobool(buf, &value))
 		return -EINVAL;
-	WRITE_ONCE(*sp_attr_of(attr)->flag, value);
+	WRITE_ONCE(*self->flag, value);
+	if (self->changed)
+		self->changed();
 	return count;
 }

@@ -34,8 +34,9 @@ ssize_t sp_flag_store(struct kobject *kobj, struct kobj_attribute *attr,
 #define SP_NUMBER(name, value, then) static struct sp_attr sp_attr_##name = {	\
 	.attr = __ATTR(name, 0644, sp_number_show, sp_number_store),		\
 	.number = value, .changed = then }
-#define SP_FLAG(name, value) static struct sp_attr sp_attr_##name = {		\
-	.attr = __ATTR(name, 0644, sp_flag_show, sp_flag_store), .flag = value }
+#define SP_FLAG(name, value, then) static struct sp_attr sp_attr_##name = {	\
+	.attr = __ATTR(name, 0644, sp_flag_show, sp_flag_store),		\
+	.flag = value, .changed = then }
 /* Shown as a number, stored by a function of its own. */
 #define SP_STORED(name, value, store) static struct sp_attr sp_attr_##name = {	\
 	.attr = __ATTR(name, 0644, sp_number_show, store), .number = value }

@@ -1,42 +1,55 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * A batch: the pages of one block that lie in one mergeable mapping, as the
- * collector found them. What it says is a hint: by the time a page is merged it
- * may be gone, so merging looks each one up anew.
+ * A batch: what the collector found to do in a stretch of one address space.
+ * What it says is a hint: by the time a page is merged it may be gone, so
+ * merging looks each one up anew.
  */
 #ifndef SAMEPAGE_BATCH_H
 #define SAMEPAGE_BATCH_H
 
 #include "samepage.h"
 
-struct sp_batch {
-	struct sp_space *space;
-	unsigned long base;	/* of the block */
-	unsigned long start;	/* what was looked at, exclusive end */
-	unsigned long end;
-	unsigned int budget;	/* pages that may still be looked at */
-	unsigned int count;	/* entries of found[] */
-	u64 present;		/* slots whose page is there */
-	struct sp_found {
-		struct page *page;		/* to compare with, not to follow */
-		struct sp_stable *stable;	/* merged already, or NULL */
-		u64 signature;
-		u16 nid;
-		u8 index;
-	} found[SP_BLOCK_PAGES];
+#define SP_BATCH_PAGES 256
+
+enum sp_todo {
+	SP_TODO_SIGN,		/* unchanged, as far as is known, and not filed */
+	SP_TODO_ADOPT,		/* a merged page that came by fork */
+	SP_TODO_LOST,		/* a sharer whose page was copied */
+	SP_TODO_GONE,		/* not there any more */
 };
 
-static inline unsigned int sp_index(unsigned long addr)
-{
-	return (addr & ~SP_BLOCK_MASK) >> PAGE_SHIFT;
-}
+struct sp_found {
+	struct sp_block *block;
+	struct page *page;		/* to compare with, not to follow */
+	union {
+		struct sp_stable *stable;	/* SP_TODO_ADOPT */
+		u64 sample;			/* SP_TODO_SIGN */
+	};
+	u64 full;			/* where the sample is crowded */
+	u16 nid;
+	u8 index;
+	u8 todo;
+	bool crowded;
+};
 
-/* collect.c: needs mmap_lock; true when the batch has pages. */
+struct sp_batch {
+	struct sp_space *space;
+	unsigned long at;	/* all below is done */
+	unsigned int budget;	/* pages that may still be looked at */
+	unsigned int passed;	/* pages passed by, not yet taken off the budget */
+	unsigned int count;	/* entries of found[] */
+	bool by_dirty;		/* writes show as dirty entries */
+	bool reexamine;		/* what is settled counts for nothing */
+	unsigned long cleaned_from, cleaned_to;	/* to be flushed */
+	struct sp_found found[SP_BATCH_PAGES];
+};
+
+/* collect.c: needs mmap_lock; false where the batch is full before the end. */
 bool sp_collect_vma(struct sp_batch *batch, struct vm_area_struct *vma,
 		    unsigned long start);
 void sp_take_signatures(struct sp_batch *batch);
 
 /* match.c */
-void sp_match_page(struct sp_block *block, struct sp_found *found);
+void sp_match_page(struct sp_batch *batch, struct sp_found *found);
 
 #endif

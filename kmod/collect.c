@@ -1,126 +1,400 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Collecting a batch of pages from the page tables.
+ * Collecting what there is to do from the page tables, a table at a time.
+ *
+ * A page is worth reading once it stayed the same for a pass. Whether it did,
+ * the dirty bit of its page-table entry tells: it is cleaned, into the folio,
+ * when the page is seen to have changed, and found clean at the next pass or
+ * not; a page that is new counts as changed. So a page that keeps changing is never read, and a page that is filed
+ * and clean costs a look at its entry. What writes past the page table (direct
+ * I/O, ptrace) does not show there: each pass looks anew at one page in 128,
+ * whatever its entry says. The memory of an mm with MMU notifiers is written
+ * through other tables yet, and is signed every time.
  *
  * Needs mmap_lock and sp_scan_mutex. Pages are noted with a reference under
  * their page-table lock; signatures are taken without it.
  */
+#include <linux/bitmap.h>
 #include <linux/mm.h>
 #include <linux/pagewalk.h>
 
 #include "batch.h"
 
-/* Does the slot say that the page shares @stable already? */
-static bool sp_known_sharer(struct sp_block *block, unsigned int index,
-			    struct sp_stable *stable)
-{
-	struct sp_item *item = block ? sp_slot_item(block, index) : NULL;
+/* Pages passed by unread that weigh as much as one that is looked at. */
+#define SP_PASSED_PER_PAGE 16
 
-	return item && item->state == SP_SHARER && item->stable == stable;
+/* In as many passes, every filed page is looked at anew. */
+#define SP_PASSES_TO_AUDIT 128
+
+static unsigned int sp_index(unsigned long addr)
+{
+	return (addr & ~SP_BLOCK_MASK) >> PAGE_SHIFT;
 }
 
-/* Note one page under its page-table lock. */
-static void sp_collect_page(struct sp_batch *batch, unsigned long addr,
-			    struct page *page)
+static struct sp_found *sp_note(struct sp_batch *batch, struct sp_block *block,
+				unsigned int index, enum sp_todo todo)
+{
+	struct sp_found *found = &batch->found[batch->count++];
+
+	found->block = block;
+	found->index = index;
+	found->todo = todo;
+	found->page = NULL;
+	return found;
+}
+
+static void sp_note_page(struct sp_batch *batch, struct sp_block *block,
+			 unsigned int index, enum sp_todo todo, struct page *page)
+{
+	struct sp_found *found = sp_note(batch, block, index, todo);
+
+	found->page = page;
+	get_page(page);
+}
+
+/* Clean the entry into its folio. The TLB is flushed once for the table. */
+static void sp_clean(struct sp_batch *batch, struct vm_area_struct *vma,
+		     unsigned long addr, pte_t *ptep, struct folio *folio)
+{
+	pte_t entry = ptep_modify_prot_start(vma, addr, ptep);
+
+	ptep_modify_prot_commit(vma, addr, ptep, entry, pte_mkclean(entry));
+	if (!folio_test_dirty(folio))
+		folio_mark_dirty(folio);
+	batch->cleaned_from = min(batch->cleaned_from, addr);
+	batch->cleaned_to = max(batch->cleaned_to, addr + PAGE_SIZE);
+}
+
+static void sp_flush_nothing(struct sp_batch *batch)
+{
+	batch->cleaned_from = ULONG_MAX;
+	batch->cleaned_to = 0;
+}
+
+static void sp_flush(struct sp_batch *batch, struct vm_area_struct *vma)
+{
+	if (batch->cleaned_from < batch->cleaned_to)
+		sp_flush_tlb(vma->vm_mm, batch->cleaned_from, batch->cleaned_to);
+	sp_flush_nothing(batch);
+}
+
+/* A merged page: of the node that the record says, or come by fork. */
+static void sp_collect_merged(struct sp_batch *batch, struct sp_block *block,
+			      unsigned int index, struct page *page)
+{
+	struct sp_stable *stable = sp_folio_stable(page_folio(page));
+
+	if (!stable)
+		return;
+	if ((block->sharers & BIT_ULL(index)) &&
+	    block->slot[index].item->stable == stable)
+		return;
+	sp_note_page(batch, block, index, SP_TODO_ADOPT, page);
+	batch->found[batch->count - 1].stable = stable;
+}
+
+/* What is to be done about the page, under its page-table lock; false if it is none of ours. */
+static bool sp_collect_page(struct sp_batch *batch, struct vm_area_struct *vma,
+			    struct sp_block *block, unsigned long addr,
+			    pte_t *ptep, pte_t entry)
 {
 	unsigned int index = sp_index(addr);
-	struct folio *folio = page_folio(page);
-	struct sp_block *block;
-	struct sp_found *found;
+	struct folio *folio;
+	struct page *page;
+	bool dirty;
 
+	if (pte_special(entry))
+		return false;
+	/* All else is memory: mappings of page frames are never registered. */
+	page = pte_page(entry);
+	folio = page_folio(page);
 	if (folio_is_zone_device(folio) || !folio_test_anon(folio))
-		return;
-	if (!batch->present) {
-		batch->base = addr & SP_BLOCK_MASK;
-		batch->start = addr;
-	}
-	batch->present |= BIT_ULL(index);
-	batch->budget--;
-
-	block = sp_block_find(batch->space, addr);
-	found = &batch->found[batch->count];
-	found->stable = NULL;
+		return false;
 	if (folio_test_ksm(folio)) {
-		found->stable = sp_folio_stable(folio);
-		if (!found->stable || sp_known_sharer(block, index, found->stable)) {
-			sp_stats.pages_scanned++;
-			return;
-		}
-	} else if (sp_tunables.smart_scan && block && sp_slot_skip(block, index)) {
-		sp_stats.pages_skipped++;
-		batch->budget++;
-		return;
+		sp_collect_merged(batch, block, index, page);
+		return true;
 	}
-	sp_stats.pages_scanned++;
-	found->page = page;
-	found->index = index;
-	folio_get(folio);
-	batch->count++;
+	dirty = batch->by_dirty && pte_dirty(entry);
+	if (dirty && sp_tunables.smart_scan && (block->tracked & BIT_ULL(index)) &&
+	    !((block->sharers | block->settled) & BIT_ULL(index)) &&
+	    sp_slot_skip(block, index)) {
+		sp_stats.pages_skipped++;
+		sp_stats.pages_scanned--;
+		return true;
+	}
+	if (dirty)
+		sp_clean(batch, vma, addr, ptep, folio);
+	if (block->sharers & BIT_ULL(index))
+		sp_note(batch, block, index, SP_TODO_LOST);
+	else if (dirty || !(block->tracked & BIT_ULL(index)))
+		sp_slot_changed(block, index);
+	else
+		sp_note_page(batch, block, index, SP_TODO_SIGN, page);
+	return true;
 }
 
-/* May the page at @addr still go into the batch? */
-static bool sp_batch_takes(const struct sp_batch *batch, unsigned long addr)
+/* Filed pages that may be passed by while their entries are clean. */
+static u64 sp_quiet_pages(const struct sp_batch *batch, const struct sp_block *block)
 {
-	return !batch->present ||
-	       ((addr & SP_BLOCK_MASK) == batch->base && batch->budget);
+	u64 quiet = block->settled;
+	unsigned int turn;
+
+	if (batch->reexamine || !batch->by_dirty)
+		return quiet & block->sharers;
+	turn = (sp_stats.full_scans + block->id) % SP_PASSES_TO_AUDIT;
+	return turn < SP_BLOCK_PAGES ? quiet & ~BIT_ULL(turn) : quiet;
 }
 
-/* False when the huge page was split meanwhile: it has a page table now. */
-static bool sp_collect_huge(struct sp_batch *batch, pmd_t *pmd, unsigned long addr,
-			    unsigned long end, struct mm_walk *walk)
+static bool sp_still_shares(const struct sp_block *block, unsigned int index,
+			    pte_t entry)
 {
-	spinlock_t *ptl = pmd_lock(walk->mm, pmd);
+	return READ_ONCE(block->slot[index].item->stable->pfn) == pte_pfn(entry);
+}
+
+/*
+ * Count what was looked at. What smart scan passes by is not scanned, but so
+ * that a round has an end, it weighs a little.
+ */
+static void sp_account(struct sp_batch *batch, unsigned int looked,
+		       unsigned int passed)
+{
+	if (sp_tunables.smart_scan) {
+		sp_stats.pages_skipped += passed;
+		batch->passed += passed;
+		looked += batch->passed / SP_PASSED_PER_PAGE;
+		sp_stats.pages_scanned -= batch->passed / SP_PASSED_PER_PAGE;
+		batch->passed %= SP_PASSED_PER_PAGE;
+	} else {
+		looked += passed;
+	}
+	sp_stats.pages_scanned += looked;
+	batch->budget -= min(batch->budget, looked);
+}
+
+/* Note the pages of @block that were there and are no more. */
+static void sp_note_gone(struct sp_batch *batch, struct sp_block *block,
+			 unsigned long start, unsigned long end, u64 present)
+{
+	u64 part = (~0ULL << sp_index(start)) & (~0ULL >> (63 - sp_index(end - 1)));
+	u64 gone = block->tracked & part & ~present;
+
+	for (; gone; gone &= gone - 1)
+		sp_note(batch, block, __ffs64(gone), SP_TODO_GONE);
+}
+
+/* The part of one block, under the page-table lock. */
+static void sp_collect_block(struct sp_batch *batch, struct vm_area_struct *vma,
+			     struct sp_block *block, pte_t *ptep,
+			     unsigned long start, unsigned long end)
+{
+	u64 quiet = sp_quiet_pages(batch, block), present = 0, passed = 0;
+	u64 bit = BIT_ULL(sp_index(start)), merged = quiet & block->sharers;
+	unsigned long addr;
+
+	quiet &= ~merged;
+	for (addr = start; addr < end; addr += PAGE_SIZE, ptep++, bit <<= 1) {
+		pte_t entry = ptep_get(ptep);
+
+		if (!pte_present(entry))
+			continue;
+		if (!pte_dirty(entry)) {
+			if (quiet & bit) {
+				passed |= bit;
+				continue;
+			}
+			if ((merged & bit) &&
+			    sp_still_shares(block, sp_index(addr), entry)) {
+				present |= bit;
+				continue;
+			}
+		}
+		if (sp_collect_page(batch, vma, block, addr, ptep, entry))
+			present |= bit;
+	}
+	sp_account(batch, hweight64(present), hweight64(passed));
+	sp_note_gone(batch, block, start, end, present | passed);
+}
+
+/* Any page in the part of the table that could be merged? */
+static bool sp_any_anon(pte_t *ptep, unsigned long addr, unsigned long end)
+{
+	for (; addr < end; addr += PAGE_SIZE, ptep++) {
+		pte_t entry = ptep_get(ptep);
+
+		if (pte_present(entry) && !pte_special(entry) &&
+		    PageAnon(pte_page(entry)))
+			return true;
+	}
+	return false;
+}
+
+/* Where the batch must stop within the block at @addr. */
+static unsigned long sp_part_end(const struct sp_batch *batch, unsigned long addr,
+				 unsigned long end)
+{
+	unsigned long next = (addr & SP_BLOCK_MASK) + SP_BLOCK_SIZE;
+
+	next = min(next ?: end, end);
+	if (batch->budget < SP_BLOCK_PAGES)
+		next = min(next, addr + ((unsigned long)batch->budget << PAGE_SHIFT));
+	return next;
+}
+
+static bool sp_batch_full(const struct sp_batch *batch)
+{
+	return !batch->budget || batch->count + SP_BLOCK_PAGES > SP_BATCH_PAGES;
+}
+
+/*
+ * As many blocks of one page table as can be dealt with under one lock: up to
+ * the first one that needs memory for its records. Returns its address.
+ */
+static unsigned long sp_collect_table(struct sp_batch *batch,
+				      struct vm_area_struct *vma, pmd_t *pmd,
+				      unsigned long addr, unsigned long end)
+{
+	spinlock_t *ptl; /* of the page table */
+	pte_t *start = sp_pte_lock_in(vma->vm_mm, pmd, addr, &ptl), *ptep = start;
+
+	if (!start) {
+		/* Nothing there, or a huge page come meanwhile: next pass. */
+		batch->at = end;
+		return end;
+	}
+	while (addr < end && !sp_batch_full(batch)) {
+		unsigned long next = sp_part_end(batch, addr, end);
+		struct sp_block *block = sp_block_find(batch->space, addr);
+
+		if (block)
+			sp_collect_block(batch, vma, block, ptep, addr, next);
+		else if (sp_any_anon(ptep, addr, next))
+			break;
+		ptep += (next - addr) >> PAGE_SHIFT;
+		addr = next;
+		batch->at = addr;
+	}
+	pte_unmap_unlock(start, ptl);
+	sp_flush(batch, vma);
+	return addr;
+}
+
+/*
+ * A huge page has one dirty bit: when it is found dirty, all of it changed, and
+ * is left alone for this pass.
+ */
+static void sp_clean_huge(struct sp_batch *batch, struct vm_area_struct *vma,
+			  unsigned long start, pmd_t *pmd, pmd_t huge,
+			  struct folio *folio)
+{
+	unsigned long addr;
+
+	pmdp_establish(vma, start, pmd, pmd_mkclean(huge));
+	if (!folio_test_dirty(folio))
+		folio_mark_dirty(folio);
+	batch->cleaned_from = min(batch->cleaned_from, start);
+	batch->cleaned_to = max(batch->cleaned_to, start + PMD_SIZE);
+
+	for (addr = start; addr < start + PMD_SIZE; addr += SP_BLOCK_SIZE) {
+		struct sp_block *block = sp_block_find(batch->space, addr);
+		u64 filed = block ? block->candidates : 0;
+
+		for (; filed; filed &= filed - 1)
+			sp_slot_changed(block, __ffs64(filed));
+		if (block)
+			block->settled &= block->sharers;
+	}
+	sp_account(batch, PMD_SIZE / PAGE_SIZE, 0);
+}
+
+/* The part of an unchanged huge page that lies in one block. */
+static void sp_collect_huge_part(struct sp_batch *batch, struct sp_block *block,
+				 struct page *page, unsigned long addr,
+				 unsigned long end)
+{
+	u64 quiet = sp_quiet_pages(batch, block) & ~block->sharers, present = 0, passed = 0;
+
+	for (; addr < end; addr += PAGE_SIZE, page++) {
+		unsigned int index = sp_index(addr);
+
+		if (block->sharers & BIT_ULL(index))
+			sp_note(batch, block, index, SP_TODO_LOST);
+		else if (quiet & BIT_ULL(index))
+			passed |= BIT_ULL(index);
+		else if (!(block->tracked & BIT_ULL(index)))
+			sp_slot_track(block, index);
+		else
+			sp_note_page(batch, block, index, SP_TODO_SIGN, page);
+		if (!(passed & BIT_ULL(index)))
+			present |= BIT_ULL(index);
+	}
+	sp_account(batch, hweight64(present), hweight64(passed));
+}
+
+/* One block of a huge page; returns where it stopped, 0 when it is huge no more. */
+static unsigned long sp_collect_huge(struct sp_batch *batch, pmd_t *pmd,
+				     unsigned long addr, unsigned long end,
+				     struct vm_area_struct *vma)
+{
+	spinlock_t *ptl = pmd_lock(vma->vm_mm, pmd);
+	struct sp_block *block = sp_block_find(batch->space, addr);
+	unsigned long next = addr;
 	pmd_t huge = pmdp_get(pmd);
 	struct page *page;
 
 	if (!pmd_present(huge) || !pmd_leaf(huge)) {
 		spin_unlock(ptl);
-		return false;
+		return 0;
 	}
-	page = vm_normal_page_pmd(walk->vma, addr & PMD_MASK, huge);
-	if (page) {
+	page = vm_normal_page_pmd(vma, addr & PMD_MASK, huge);
+	if (!page || !PageAnon(page) || folio_is_zone_device(page_folio(page))) {
+		next = end;
+	} else if (batch->by_dirty && pmd_dirty(huge) && IS_ALIGNED(addr, PMD_SIZE)) {
+		sp_clean_huge(batch, vma, addr, pmd, huge, page_folio(page));
+		next = end;
+	} else if (block) {
+		next = sp_part_end(batch, addr, end);
 		page += (addr & ~PMD_MASK) >> PAGE_SHIFT;
-		for (; addr < end && sp_batch_takes(batch, addr); addr += PAGE_SIZE)
-			sp_collect_page(batch, addr, page++);
-		batch->end = addr;
+		sp_collect_huge_part(batch, block, page, addr, next);
 	}
+	batch->at = next;
 	spin_unlock(ptl);
-	return true;
+	sp_flush(batch, vma);
+	return next;
 }
 
 static int sp_collect_pmd(pmd_t *pmd, unsigned long addr, unsigned long end,
 			  struct mm_walk *walk)
 {
 	struct sp_batch *batch = walk->private;
-	struct page *page;
-	pmd_t huge;
-	pte_t *start, *ptep;
-	spinlock_t *ptl; /* of the page table or the huge entry */
 
-	if (sp_mm_exiting(walk->mm))
-		return 1;
-	cond_resched();
-	huge = pmdp_get_lockless(pmd);
-	if (!pmd_present(huge))
-		return 0;
-	if (pmd_leaf(huge) && sp_collect_huge(batch, pmd, addr, end, walk))
-		return batch->present != 0;
-	start = sp_pte_lock_in(walk->mm, pmd, addr, &ptl);
-	if (!start)
-		return 0;
-	for (ptep = start; addr < end && sp_batch_takes(batch, addr);
-	     ptep++, addr += PAGE_SIZE) {
-		pte_t entry = ptep_get(ptep);
+	/* What lies between two page tables is gone. */
+	sp_forget_range(batch->space, batch->at, addr);
+	batch->at = addr;
+	while (addr < end) {
+		pmd_t entry = pmdp_get_lockless(pmd);
+		unsigned long stopped = 0;
 
-		if (!pte_present(entry))
+		if (sp_mm_exiting(walk->mm) || sp_batch_full(batch))
+			return 1;
+		cond_resched();
+		if (!pmd_present(entry)) {
+			sp_forget_range(batch->space, addr, end);
+			break;
+		}
+		if (pmd_leaf(entry))
+			stopped = sp_collect_huge(batch, pmd, addr, end, walk->vma);
+		else
+			stopped = sp_collect_table(batch, walk->vma, pmd, addr, end);
+		if (!stopped)
 			continue;
-		page = vm_normal_page(walk->vma, addr, entry);
-		if (page)
-			sp_collect_page(batch, addr, page);
+		addr = stopped;
+		if (addr < end && !sp_batch_full(batch) &&
+		    !sp_block_find(batch->space, addr) &&
+		    !sp_block_new(batch->space, addr))
+			addr = min(end, (addr & SP_BLOCK_MASK) + SP_BLOCK_SIZE);
 	}
-	pte_unmap_unlock(start, ptl);
-	batch->end = addr;
-	return batch->present != 0;
+	batch->at = max(batch->at, addr);
+	return sp_batch_full(batch);
 }
 
 static const struct mm_walk_ops sp_collect_ops = {
@@ -131,8 +405,17 @@ static const struct mm_walk_ops sp_collect_ops = {
 bool sp_collect_vma(struct sp_batch *batch, struct vm_area_struct *vma,
 		    unsigned long start)
 {
-	walk_page_range_vma(vma, start, vma->vm_end, &sp_collect_ops, batch);
-	return batch->present;
+	sp_forget_range(batch->space, batch->at, start);
+	batch->at = start;
+	/* A shadow stack is told apart by its dirty entries. */
+	batch->by_dirty = !mm_has_notifiers(vma->vm_mm) &&
+			  !(vma->vm_flags & VM_SHADOW_STACK);
+	sp_flush_nothing(batch);
+	if (walk_page_range_vma(vma, start, vma->vm_end, &sp_collect_ops, batch))
+		return false;
+	sp_forget_range(batch->space, batch->at, vma->vm_end);
+	batch->at = vma->vm_end;
+	return true;
 }
 
 /*
@@ -141,16 +424,18 @@ bool sp_collect_vma(struct sp_batch *batch, struct vm_area_struct *vma,
  */
 void sp_take_signatures(struct sp_batch *batch)
 {
-	unsigned int i;
+	struct sp_found *found, *end = batch->found + batch->count;
 
-	for (i = 0; i < batch->count; i++) {
-		struct sp_found *found = &batch->found[i];
-
+	for (found = batch->found; found < end; found++) {
+		if (found->todo != SP_TODO_SIGN)
+			continue;
 		found->nid = sp_page_nid(page_to_pfn(found->page));
-		if (!found->stable)
-			found->signature = sp_signature(found->page);
+		found->sample = sp_sample(found->page);
+		found->crowded = sp_crowded(found->sample);
+		if (found->crowded)
+			found->full = sp_full_signature(found->page);
 	}
-	for (i = 0; i < batch->count; i++)
-		if (!batch->found[i].stable)
-			put_page(batch->found[i].page);
+	for (found = batch->found; found < end; found++)
+		if (found->todo == SP_TODO_SIGN)
+			put_page(found->page);
 }

@@ -166,7 +166,7 @@ int sp_hook_disable(struct mm_struct *mm)
 long sp_hook_process_profit(struct mm_struct *mm)
 {
 	long kept = mm->ksm_merging_pages * sizeof(struct sp_item) +
-		    mm->ksm_rmap_items * sizeof(unsigned long);
+		    mm->ksm_rmap_items * (sizeof(struct sp_block) / SP_BLOCK_PAGES);
 
 	return (long)(mm->ksm_merging_pages + sp_mm_zero_pages(mm)) *
 	       (long)PAGE_SIZE - kept;

@@ -14,13 +14,15 @@
 static void sp_caches_destroy(void)
 {
 	sp_stable_destroy();
+	sp_unstable_destroy();
 	sp_records_destroy();
 	sp_registry_destroy();
 }
 
 static int __init sp_caches_init(void)
 {
-	int err = sp_registry_init() ?: sp_records_init() ?: sp_stable_init();
+	int err = sp_registry_init() ?: sp_records_init() ?: sp_stable_init() ?:
+		  sp_unstable_init();
 
 	if (err)
 		sp_caches_destroy();

@@ -2,10 +2,16 @@
 /*
  * Finding a page its twin: the zero page, a merged page, or a candidate.
  *
- * Only a page that kept its content for a pass is tried. Needs sp_scan_mutex,
- * and no other lock: merging takes those of one address space at a time.
+ * Only a page that kept its content for a pass is tried. A page is *settled*
+ * once there is nothing left to do about it: merged, or a candidate. What could
+ * not be done because somebody held the page is tried again at the next pass.
+ * Needs sp_scan_mutex, and no other lock: merging takes those of one address
+ * space at a time.
  */
 #include "batch.h"
+
+/* Candidates of one key that are tried for a page. */
+#define SP_TWINS_TRIED 4
 
 static void sp_count_merge(int err)
 {
@@ -15,76 +21,158 @@ static void sp_count_merge(int err)
 		sp_stats.merges++;
 }
 
+static bool sp_is_sharer(const struct sp_block *block, unsigned int index)
+{
+	return block->sharers & BIT_ULL(index);
+}
+
+/* An item of a page that is in no tree is of no use. */
+static void sp_item_settle(struct sp_item *item)
+{
+	if (!sp_is_sharer(item->block, item->index) ||
+	    item->block->slot[item->index].item != item)
+		sp_item_free(item);
+}
+
 /*
- * Share a merged page of this content. False when there is none: -EAGAIN from
- * a node means that another content has its key.
+ * Share a merged page of this content. 0 or an errno of sp_merge_into(), -ENOENT
+ * excepted: -ESRCH when there is none; a content that only looked alike is noted.
  */
-static bool sp_try_stable(struct sp_item *item, const struct sp_key *key)
+static int sp_try_stable(struct sp_block *block, unsigned int index,
+			 const struct sp_key *key)
 {
 	struct sp_stable *stable = sp_stable_find(key);
+	struct sp_item *item;
+	bool unlike = false;
 
+	if (!stable)
+		return -ESRCH;
+	item = sp_item_new(block, index);
+	if (!item)
+		return -ENOMEM;
 	while (stable) {
 		int err = sp_merge_into(stable, item);
 
 		if (err == -ESTALE) {
 			stable = sp_stable_find(key);
 		} else if (err == -EAGAIN) {
+			unlike = true;
 			stable = sp_stable_next(stable, key);
 		} else {
 			sp_count_merge(err);
-			return true;
+			if (err)
+				sp_item_free(item);
+			return err;
 		}
 	}
-	return false;
+	sp_item_free(item);
+	if (unlike && !key->full)
+		sp_note_crowded(key->signature);
+	return -ESRCH;
+}
+
+/* Undo the merge of one page, which nobody shares. */
+static void sp_unmerge_lone(struct sp_block *block, unsigned int index)
+{
+	sp_break_cow(block->owner->mm, block->base + ((unsigned long)index << PAGE_SHIFT));
+	sp_slot_unfile(block, index);
 }
 
 /*
- * Merge @page of @item with @twin of the unstable tree, whose page becomes the
- * merged one. -EAGAIN or -ENOENT when the twin is stale; it is out of the tree
- * then. -EEXIST when it is the same page, shared by fork.
+ * Merge the page of @item with the candidate @twin, whose page becomes the
+ * merged one. -ESTALE, -ENOENT: the twin has changed or is gone, and is out of
+ * the unstable tree then. -EAGAIN: it has another content. -EEXIST: it is the
+ * same page, shared by fork. -EBUSY, -ENOMEM: not now.
  */
-static int sp_merge_twins(struct sp_item *item, const struct page *page,
-			  struct sp_item *twin, const struct sp_key *key)
+static int sp_merge_twins(struct sp_item *item, u32 twin, const struct sp_key *key)
 {
+	struct sp_block *block = sp_block_of(twin);
+	unsigned int index = twin % SP_BLOCK_PAGES;
 	struct sp_stable *stable = sp_stable_alloc(key);
-	int err;
+	struct sp_item *twin_item = stable ? sp_item_new(block, index) : NULL;
+	struct page *page = NULL;
+	int err = -ENOMEM;
 
-	if (!stable)
-		return -ENOMEM;
-	err = sp_make_stable(stable, twin, page);
-	if (err) {
-		sp_stable_free_unused(stable);
-		if (err == -EAGAIN || err == -ENOENT) {
-			sp_stats.stale_candidates++;
-			sp_slot_drop_item(twin->block, twin->index);
-		}
-		return err;
-	}
+	if (!twin_item)
+		goto free;
+	err = -EBUSY;
+	page = sp_hold_page(sp_item_mm(item), sp_item_address(item),
+			    sp_page_at(sp_item_mm(twin_item), sp_item_address(twin_item)));
+	if (!page)
+		goto free;
+	err = sp_make_stable(stable, twin_item, page);
+	put_page(page);
+	if (err)
+		goto free;
 	sp_stable_insert(stable);
 	err = sp_merge_into(stable, item);
 	sp_count_merge(err);
 	if (err) {
 		/* One sharer alone saves nothing. */
-		sp_break_cow(sp_item_mm(twin), sp_item_address(twin));
-		sp_slot_drop_item(twin->block, twin->index);
+		if (sp_is_sharer(block, index))
+			sp_unmerge_lone(block, index);
 		return -EBUSY;
 	}
 	return 0;
+free:
+	if (stable)
+		sp_stable_free_unused(stable);
+	if (twin_item)
+		sp_item_free(twin_item);
+	if (err == -ESTALE || err == -ENOENT) {
+		sp_stats.stale_candidates++;
+		sp_slot_changed(block, index);
+	}
+	return err;
 }
 
-static void sp_try_unstable(struct sp_item *item, const struct page *page,
+/*
+ * Merge with a candidate of the same content. -ESRCH where there is none; else 0
+ * or as sp_merge_twins().
+ */
+static int sp_try_twins(struct sp_block *block, unsigned int index,
+			const struct sp_key *key, u32 next)
+{
+	struct sp_item *item = sp_item_new(block, index);
+	u32 signature = sp_brief(key), twin;
+	int tries, err = -ESRCH;
+	bool unlike = false;
+
+	if (!item)
+		return -ENOMEM;
+	for (tries = 0; next && tries < SP_TWINS_TRIED; tries++) {
+		twin = next;
+		next = sp_unstable_find(signature, key->domain, twin);
+		err = sp_merge_twins(item, twin, key);
+		if (err == -EAGAIN) {
+			unlike = true;
+			/* It is signed in full at its next scan. */
+			if (!key->full)
+				sp_slot_changed(sp_block_of(twin), twin % SP_BLOCK_PAGES);
+		} else if (err != -ESTALE && err != -ENOENT) {
+			break;
+		}
+	}
+	sp_item_settle(item);
+	if (unlike && !key->full) {
+		sp_note_crowded(key->signature);
+		return err ? -EBUSY : 0;
+	}
+	return err == -EAGAIN || err == -ESTALE || err == -ENOENT ? -ESRCH : err;
+}
+
+/* Look for a candidate of the same content; become one where there is none. */
+static void sp_try_unstable(struct sp_block *block, unsigned int index,
 			    const struct sp_key *key)
 {
-	struct sp_item *twin = sp_unstable_find(key);
-	int err = -EAGAIN;
+	u32 signature = sp_brief(key);
+	u32 twin = sp_unstable_find(signature, key->domain, 0);
+	int err = twin ? sp_try_twins(block, index, key, twin) : -ESRCH;
 
-	if (twin == item)
-		return;
-	if (twin)
-		err = sp_merge_twins(item, page, twin, key);
-	if ((err == -EAGAIN || err == -ENOENT) && item->state == SP_LOOSE &&
-	    !sp_unstable_find(key))
-		sp_unstable_insert(item, key);
+	if (err == -ESRCH)
+		sp_unstable_insert(block, index, signature);
+	if (err == -ESRCH || err == -EEXIST)
+		sp_slot_settle(block, index);
 }
 
 /* Map the zero page instead. False when the page may still find a twin. */
@@ -93,61 +181,116 @@ static bool sp_try_zero(struct sp_block *block, unsigned int index)
 	unsigned long addr = block->base + ((unsigned long)index << PAGE_SHIFT);
 	int err = sp_merge_zero(block->owner->mm, addr);
 
+	if (err == -EAGAIN) {
+		sp_note_crowded(sp_zero_sample);
+		return false;
+	}
 	sp_count_merge(err);
 	if (!err)
 		sp_slot_clear(block, index);
-	return !err || err == -ENOENT;
+	return true;
 }
 
 /* A page that stayed the same for a pass: look for its twin. */
-static void sp_merge_page(struct sp_block *block, const struct sp_found *found)
+static void sp_merge_page(const struct sp_found *found)
 {
-	struct sp_key key = { found->signature, block->owner->domain, found->nid };
-	struct sp_item *item = sp_slot_item(block, found->index);
+	struct sp_block *block = found->block;
+	struct sp_key key = {
+		.signature = found->sample,
+		.domain = block->owner->domain,
+		.nid = found->nid,
+	};
+	int err;
 
-	if (sp_tunables.use_zero_pages && key.signature == sp_zero_signature &&
+	if (sp_tunables.use_zero_pages && found->sample == sp_zero_sample &&
 	    sp_try_zero(block, found->index))
 		return;
-	if (!item)
-		item = sp_slot_promote(block, found->index);
-	if (!item)
-		return;
-	if (item->state == SP_CANDIDATE && item->nid != key.nid) {
-		/* Migrated, or merge_across_nodes was changed. */
-		sp_unstable_remove(item);
-		item->state = SP_LOOSE;
+	err = sp_try_stable(block, found->index, &key);
+	if (err == -ESRCH && (found->crowded || sp_crowded(found->sample))) {
+		/* Where it was found to be crowded just now, next time. */
+		if (found->crowded) {
+			key.signature = found->full;
+			key.full = true;
+			err = sp_try_stable(block, found->index, &key);
+		} else {
+			err = -EBUSY;
+		}
 	}
-	if (!sp_try_stable(item, &key))
-		sp_try_unstable(item, found->page, &key);
-	if (item->state == SP_LOOSE)
-		sp_slot_watch(block, found->index, key.signature);
+	if (err == -ESRCH)
+		sp_try_unstable(block, found->index, &key);
 }
 
-/* A merged page that came here by fork: note that it is shared here, too. */
-static void sp_adopt_sharer(struct sp_block *block, unsigned int index,
-			    struct sp_stable *stable)
+/* A merged page that nobody shared is shared again: its equals may join. */
+static void sp_unsettle_equals(const struct sp_key *key)
+{
+	u32 page;
+
+	while ((page = sp_unstable_find(sp_brief(key), key->domain, 0)))
+		sp_slot_changed(sp_block_of(page), page % SP_BLOCK_PAGES);
+}
+
+/*
+ * A merged page that came here by fork, or was out in swap: note that it is
+ * shared here, too.
+ */
+static void sp_adopt_sharer(struct sp_found *found)
 {
 	struct sp_item *item;
+	bool revived;
 
-	sp_slot_drop_item(block, index);
-	item = sp_slot_promote(block, index);
-	if (item && sp_merge_into(stable, item) && item->state == SP_LOOSE)
-		sp_slot_drop_item(block, index);
+	sp_slot_unfile(found->block, found->index);
+	item = sp_item_new(found->block, found->index);
+	revived = !found->stable->nr_sharers;
+	if (item && sp_merge_into(found->stable, item))
+		sp_item_free(item);
+	else if (item && revived)
+		sp_unsettle_equals(&found->stable->key);
+	put_page(found->page);
+}
+
+/* An unchanged page: file it, unless it is filed already. */
+static void sp_file_page(struct sp_batch *batch, struct sp_found *found)
+{
+	struct sp_block *block = found->block;
+	union sp_slot *slot = &block->slot[found->index];
+	struct sp_key key = {
+		.signature = found->crowded ? found->full : found->sample,
+		.domain = block->owner->domain,
+		.nid = found->nid,
+	};
+	u32 signature = sp_brief(&key);
+	bool filed = block->candidates & BIT_ULL(found->index);
+
+	/* A candidate may have become its twin's since it was collected. */
+	if (sp_is_sharer(block, found->index))
+		return;
+	sp_slot_track(block, found->index);
+	if (filed && slot->signature == signature && !batch->reexamine)
+		return;
+	sp_slot_changed(block, found->index);
+	if (!batch->by_dirty && slot->signature != signature) {
+		/* Nothing but this tells whether it changes: wait for a pass. */
+		slot->signature = signature;
+		return;
+	}
+	sp_merge_page(found);
 }
 
 /* Deal with one page of a batch. */
-void sp_match_page(struct sp_block *block, struct sp_found *found)
+void sp_match_page(struct sp_batch *batch, struct sp_found *found)
 {
-	struct sp_item *item = sp_slot_item(block, found->index);
-
-	if (found->stable) {
-		sp_adopt_sharer(block, found->index, found->stable);
-		return;
+	switch (found->todo) {
+	case SP_TODO_SIGN:
+		sp_file_page(batch, found);
+		break;
+	case SP_TODO_ADOPT:
+		sp_adopt_sharer(found);
+		break;
+	case SP_TODO_LOST:
+		sp_slot_unfile(found->block, found->index);
+		break;
+	case SP_TODO_GONE:
+		sp_slot_clear(found->block, found->index);
+		break;
 	}
-	if (item && item->state == SP_SHARER)	/* written to since: copied */
-		sp_slot_drop_item(block, found->index);
-	if (sp_slot_unchanged(block, found->index, found->signature))
-		sp_merge_page(block, found);
-	else
-		sp_slot_watch(block, found->index, found->signature);
 }

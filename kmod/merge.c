@@ -123,6 +123,22 @@ static pte_t sp_keep_marks(pte_t entry, pte_t old)
 	return entry;
 }
 
+/* Equal contents? Without branches but for one a cache line. */
+static bool sp_equal(struct page *one, struct page *other)
+{
+	const u64 *a = kmap_local_page(one), *b = kmap_local_page(other);
+	unsigned int i, j;
+	u64 unlike = 0;
+
+	for (i = 0; !unlike && i < PAGE_SIZE / sizeof(u64); i += 8)
+#pragma GCC unroll 8
+		for (j = 0; j < 8; j++)
+			unlike |= a[i + j] ^ b[i + j];
+	kunmap_local(b);
+	kunmap_local(a);
+	return !unlike;
+}
+
 static void sp_map_instead(struct sp_frozen *f, struct page *kpage)
 {
 	struct mm_struct *mm = f->vma->vm_mm;
@@ -164,7 +180,7 @@ static int sp_replace(struct vm_area_struct *vma, unsigned long addr,
 	err = sp_freeze(&f, vma, addr, kpage);
 	if (err)
 		goto out;
-	if (memcmp_pages(f.page, kpage))
+	if (!sp_equal(f.page, kpage))
 		err = -EAGAIN;
 	else if (!sp_share(&f))
 		err = -EBUSY;
@@ -177,6 +193,36 @@ out:
 	return err;
 }
 
+/* The anonymous page at @addr, small or part of a huge one, with a reference; else NULL. */
+static struct page *sp_get_page(struct vm_area_struct *vma, unsigned long addr)
+{
+	struct page *page = NULL;
+	spinlock_t *ptl; /* of the entry that maps the page */
+	pmd_t *pmd, huge;
+	pte_t *ptep;
+
+	ptep = sp_pte_lock(vma->vm_mm, addr, &ptl);
+	if (ptep) {
+		page = sp_anon_page(vma, addr, ptep_get(ptep));
+		if (page)
+			get_page(page);
+		pte_unmap_unlock(ptep, ptl);
+		return page;
+	}
+	pmd = sp_pmd_lock_huge(vma->vm_mm, addr, &ptl, &huge);
+	if (!pmd)
+		return NULL;
+	page = vm_normal_page_pmd(vma, addr & PMD_MASK, huge);
+	if (page && PageAnon(page)) {
+		page += (addr & ~PMD_MASK) >> PAGE_SHIFT;
+		get_page(page);
+	} else {
+		page = NULL;
+	}
+	spin_unlock(ptl);
+	return page;
+}
+
 /*
  * A huge page is split before one of its parts is merged, unless that part is
  * @other: -EEXIST. Best effort: where it fails, sp_freeze() finds a large folio.
@@ -184,43 +230,57 @@ out:
 static int sp_split_large(struct vm_area_struct *vma, unsigned long addr,
 			  const struct page *other)
 {
-	struct folio *folio = NULL;
-	struct page *page = NULL;
-	pmd_t *pmd, pmde;
-	spinlock_t *ptl; /* of the entry that maps the page */
-	pte_t *ptep;
+	struct page *page = sp_get_page(vma, addr);
 
-	ptep = sp_pte_lock(vma->vm_mm, addr, &ptl);
-	if (ptep) {
-		page = sp_anon_page(vma, addr, ptep_get(ptep));
-		folio = page ? page_folio(page) : NULL;
-		if (folio && folio_test_large(folio))
-			folio_get(folio);
-		else
-			folio = NULL;
-		pte_unmap_unlock(ptep, ptl);
-	} else {
-		pmd = sp_pmd_lock_huge(vma->vm_mm, addr, &ptl, &pmde);
-		if (!pmd)
-			return 0;
-		page = vm_normal_page_pmd(vma, addr & PMD_MASK, pmde);
-		if (page && PageAnon(page)) {
-			page += (addr & ~PMD_MASK) >> PAGE_SHIFT;
-			folio = page_folio(page);
-			folio_get(folio);
-		}
-		spin_unlock(ptl);
-	}
-	if (!folio)
+	if (!page)
 		return 0;
-	if (page != other && folio_trylock(folio)) {
+	if (page != other && PageCompound(page) && trylock_page(page)) {
 		split_huge_page(page);
 		/* @page is locked still, with our reference, in a folio of its own. */
-		folio = page_folio(page);
-		folio_unlock(folio);
+		unlock_page(page);
 	}
-	folio_put(folio);
+	put_page(page);
 	return page == other ? -EEXIST : 0;
+}
+
+/* The page at @addr, to be told from others, not to be followed; or NULL. */
+struct page *sp_page_at(struct mm_struct *mm, unsigned long addr)
+{
+	struct vm_area_struct *vma;
+	struct page *page = NULL;
+
+	mmap_read_lock(mm);
+	vma = sp_mergeable_vma(mm, addr);
+	if (vma)
+		page = sp_get_page(vma, addr);
+	if (page)
+		put_page(page);
+	mmap_read_unlock(mm);
+	return page;
+}
+
+/*
+ * A reference to the small page at @addr, to compare with; a huge page is split,
+ * unless the page is @other. NULL where there is none.
+ */
+struct page *sp_hold_page(struct mm_struct *mm, unsigned long addr,
+			  const struct page *other)
+{
+	struct vm_area_struct *vma;
+	struct page *page = NULL;
+
+	mmap_read_lock(mm);
+	vma = sp_mergeable_vma(mm, addr);
+	if (vma) {
+		sp_split_large(vma, addr, other);
+		page = sp_get_page(vma, addr);
+	}
+	if (page && page != other && PageCompound(page)) {
+		put_page(page);
+		page = NULL;
+	}
+	mmap_read_unlock(mm);
+	return page;
 }
 
 /* Map the zero page where an all-zero page stands at @addr. 0 or an errno. */
@@ -298,13 +358,13 @@ static void sp_convert(struct sp_frozen *f, struct sp_stable *stable,
 
 /*
  * Turn the page of @item into the merged page of @stable, a new node that is
- * not in the tree yet; its content must have the node's signature, and it must
- * not be @other, the page that it is to be merged with (shared by fork: nothing to
- * gain). 0, or -ENOENT, -EEXIST, -EBUSY, -EAGAIN as sp_replace(): nothing is
- * changed then.
+ * not in the tree yet. It must not be @other, the page that it is to be merged
+ * with (shared by fork: nothing to gain), but equal to it. 0, or -ENOENT,
+ * -EEXIST, -EBUSY, -EAGAIN as sp_replace(), or -ESTALE when it has not the
+ * node's signature: nothing is changed then.
  */
 int sp_make_stable(struct sp_stable *stable, struct sp_item *item,
-		   const struct page *other)
+		   struct page *other)
 {
 	struct mm_struct *mm = sp_item_mm(item);
 	unsigned long addr = sp_item_address(item);
@@ -325,8 +385,11 @@ int sp_make_stable(struct sp_stable *stable, struct sp_item *item,
 	err = sp_freeze(&f, vma, addr, other);
 	if (err)
 		goto end;
-	if (sp_signature(f.page) != stable->key.signature ||
-	    sp_page_nid(page_to_pfn(f.page)) != stable->key.nid)
+	if (sp_page_nid(page_to_pfn(f.page)) != stable->key.nid ||
+	    (stable->key.full ? sp_full_signature(f.page) : sp_sample(f.page)) !=
+	    stable->key.signature)
+		err = -ESTALE;
+	else if (!sp_equal(f.page, other))
 		err = -EAGAIN;
 	else if (!sp_share(&f))
 		err = -EBUSY;

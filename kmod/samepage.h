@@ -2,9 +2,9 @@
 /*
  * samepage: what the files of the module share.
  *
- * Terms: a *slot* keeps what is known of one virtual page. A page that was
- * only seen is *watched*; one that stayed the same for a pass is a *candidate*
- * in the unstable tree; one that is merged is a *sharer* of a stable node.
+ * Terms: a *slot* keeps what is known of one virtual page. One that stayed the
+ * same for a pass is a *candidate* in the unstable tree; one that is merged is a
+ * *sharer* of a stable node.
  *
  * Lock order, outermost first:
  *   sp_scan_mutex     all slots, items and both trees
@@ -36,6 +36,7 @@ struct sp_key {
 	u64 signature;
 	u16 domain;
 	u16 nid;
+	bool full;		/* of the whole page, not of a sample */
 };
 
 /* One registered address space. */
@@ -47,42 +48,36 @@ struct sp_space {
 	u16 domain;
 };
 
+union sp_slot {
+	struct {			/* candidate */
+		u32 signature;		/* sp_brief() of its key */
+		u32 next;		/* page number, see unstable.c */
+	};
+	struct sp_item *item;		/* sharer */
+};
+
 struct sp_block {
 	struct sp_space *owner;
 	unsigned long base;
-	unsigned int tracked;		/* slots in use */
-	unsigned long slot[SP_BLOCK_PAGES];
+	u32 id;
+	u64 tracked;			/* pages of which anything is known */
+	u64 settled;			/* nothing to do until they change */
+	u64 candidates;
+	u64 sharers;
+	u8 age[SP_BLOCK_PAGES];		/* smart scan, see records.c */
+	union sp_slot slot[SP_BLOCK_PAGES];
 };
-
-enum sp_item_state { SP_LOOSE, SP_CANDIDATE, SP_SHARER };
 
 #define SP_PGOFF_ANY S32_MIN	/* the index is too far from the address */
 
-/* What a slot points to once its page is in a tree. */
+/* What the slot of a sharer points to. Changed under the folio lock. */
 struct sp_item {
 	struct sp_block *block;
 	u8 index;			/* slot in the block */
-	u8 state;
-	u8 age;				/* passes seen: smart scan */
-	u8 skips;			/* passes still to skip */
-	union {
-		struct {		/* SP_CANDIDATE */
-			u16 domain;
-			u16 nid;
-		};
-		s32 pgoff_delta;	/* SP_SHARER: from address to index */
-	};
-	union {
-		struct {		/* SP_CANDIDATE */
-			struct rb_node node;
-			u64 signature;
-		};
-		struct {		/* SP_SHARER: changed under the folio lock */
-			struct hlist_node link;
-			struct anon_vma *anon_vma;
-			struct sp_stable *stable;
-		};
-	};
+	s32 pgoff_delta;		/* from address to index */
+	struct hlist_node link;
+	struct anon_vma *anon_vma;
+	struct sp_stable *stable;
 };
 
 /*
@@ -127,6 +122,7 @@ struct sp_stats {
 	unsigned long merges_failed;
 	atomic_long_t unmerged;		/* by faults of any process */
 	unsigned long stale_candidates;
+	unsigned long sample_collisions;
 };
 
 extern struct mutex sp_scan_mutex;
@@ -151,25 +147,39 @@ static inline bool sp_mm_exiting(struct mm_struct *mm)
 	return atomic_read(&mm->mm_users) == 0;
 }
 
-/* Registered, and with anonymous pages of its own. */
+/* Registered, of memory, and with anonymous pages of its own. */
 static inline bool sp_vma_merges(struct vm_area_struct *vma)
 {
-	return (vma->vm_flags & VM_MERGEABLE) && vma->anon_vma;
+	return (vma->vm_flags & (VM_MERGEABLE | VM_PFNMAP | VM_MIXEDMAP)) ==
+	       VM_MERGEABLE && vma->anon_vma;
 }
 
 /* records.c */
 struct sp_block *sp_block_find(struct sp_space *space, unsigned long addr);
-struct sp_block *sp_block_get(struct sp_space *space, unsigned long addr);
-struct sp_item *sp_slot_item(struct sp_block *block, unsigned int index);
-bool sp_slot_unchanged(struct sp_block *block, unsigned int index, u64 signature);
-void sp_slot_watch(struct sp_block *block, unsigned int index, u64 signature);
+struct sp_block *sp_block_new(struct sp_space *space, unsigned long addr);
+struct sp_block *sp_block_of(u32 page);		/* blockids.c */
+bool sp_block_id_get(struct sp_block *block, gfp_t gfp);
+void sp_block_id_put(struct sp_block *block);
+void sp_block_ids_destroy(void);
+struct sp_item *sp_item_new(struct sp_block *block, unsigned int index);
+void sp_item_free(struct sp_item *item);
+void sp_slot_track(struct sp_block *block, unsigned int index);
+void sp_slot_settle(struct sp_block *block, unsigned int index);
+void sp_slot_changed(struct sp_block *block, unsigned int index);
 bool sp_slot_skip(struct sp_block *block, unsigned int index);
-struct sp_item *sp_slot_promote(struct sp_block *block, unsigned int index);
-void sp_slot_drop_item(struct sp_block *block, unsigned int index);
+void sp_slot_attach(struct sp_item *item);
+void sp_slot_detach(struct sp_item *item);
+void sp_slot_unfile(struct sp_block *block, unsigned int index);
 void sp_slot_clear(struct sp_block *block, unsigned int index);
 void sp_forget_range(struct sp_space *space, unsigned long start, unsigned long end);
 int sp_records_init(void);
 void sp_records_destroy(void);
+
+/* The number of a page, never 0. */
+static inline u32 sp_page_number(const struct sp_block *block, unsigned int index)
+{
+	return block->id * SP_BLOCK_PAGES + index;
+}
 
 static inline unsigned long sp_item_address(const struct sp_item *item)
 {
@@ -182,8 +192,11 @@ static inline struct mm_struct *sp_item_mm(const struct sp_item *item)
 }
 
 /* signature.c */
-u64 sp_signature(struct page *page);
-extern u64 sp_zero_signature;
+u64 sp_sample(struct page *page);
+u64 sp_full_signature(struct page *page);
+bool sp_crowded(u64 sample);
+void sp_note_crowded(u64 sample);
+extern u64 sp_zero_sample;
 void sp_signature_init(void);
 
 static inline int sp_key_order(const struct sp_key *a, const struct sp_key *b)
@@ -195,6 +208,12 @@ static inline int sp_key_order(const struct sp_key *a, const struct sp_key *b)
 	if (a->nid != b->nid)
 		return a->nid < b->nid ? -1 : 1;
 	return 0;
+}
+
+/* A key in 32 bits, but for its domain, for a candidate's slot. */
+static inline u32 sp_brief(const struct sp_key *key)
+{
+	return upper_32_bits(key->signature) + key->nid;
 }
 
 static inline u16 sp_page_nid(unsigned long pfn)
@@ -220,16 +239,22 @@ int sp_stable_init(void);
 void sp_stable_destroy(void);
 
 /* unstable.c */
-struct sp_item *sp_unstable_find(const struct sp_key *key);
-void sp_unstable_insert(struct sp_item *item, const struct sp_key *key);
-void sp_unstable_remove(struct sp_item *item);
+u32 sp_unstable_find(u32 signature, u16 domain, u32 after);
+void sp_unstable_insert(struct sp_block *block, unsigned int index, u32 signature);
+void sp_unstable_remove(struct sp_block *block, unsigned int index);
+unsigned long sp_unstable_bytes(void);
+int sp_unstable_init(void);
+void sp_unstable_destroy(void);
 
 /* merge.c */
 struct vm_area_struct *sp_mergeable_vma(struct mm_struct *mm, unsigned long addr);
 int sp_merge_zero(struct mm_struct *mm, unsigned long addr);
 int sp_merge_into(struct sp_stable *stable, struct sp_item *item);
 int sp_make_stable(struct sp_stable *stable, struct sp_item *item,
-		   const struct page *other);
+		   struct page *other);
+struct page *sp_page_at(struct mm_struct *mm, unsigned long addr);
+struct page *sp_hold_page(struct mm_struct *mm, unsigned long addr,
+			  const struct page *other);
 
 /* unmerge.c */
 int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
@@ -244,6 +269,7 @@ enum sp_run { SP_RUN_STOP, SP_RUN_MERGE, SP_RUN_UNMERGE };
 extern unsigned long sp_run;
 bool sp_has_mergeable(struct mm_struct *mm);
 void sp_scan_wake(void);
+void sp_scan_reexamine(void);
 void sp_scan_retime(void);
 void sp_cursor_reset(void);
 void sp_scan_enable(bool enable);

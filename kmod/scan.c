@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The scanner: walks registered memory, a block at a time, and merges.
+ * The scanner: walks registered memory and merges.
  *
- * A batch is the part of one block that lies in one mergeable mapping. Its
- * pages are collected under mmap_lock with a reference each, their signatures
- * are taken, the references dropped, and only then are the pages merged, each
- * looked up anew: what was collected is a hint, a merge trusts nothing but what
- * it finds under the page-table lock.
+ * A batch is what there is to do in a stretch of one address space. Its pages
+ * are collected under mmap_lock with a reference each, their signatures are
+ * taken, the references dropped, and only then are the pages merged, each looked
+ * up anew: what was collected is a hint, a merge trusts nothing but what it
+ * finds under the page-table lock.
  *
  * One thread scans, under sp_scan_mutex, which it drops between rounds of
  * pages_to_scan pages.
@@ -31,6 +31,8 @@ static unsigned int sp_adoptions;	/* passes that look for latecomers yet */
 static unsigned long sp_pass_began;	/* jiffies */
 static bool sp_pass_was_short;		/* the last round ended one */
 
+static bool sp_reexamine;		/* at the next pass */
+static bool sp_reexamining;		/* sp_scan_mutex */
 static struct sp_batch sp_batch;	/* sp_scan_mutex; too large for the stack */
 
 /* Any mergeable mapping left? Decides whether the mm stays registered. */
@@ -45,45 +47,18 @@ bool sp_has_mergeable(struct mm_struct *mm)
 	return false;
 }
 
-/*
- * Collect the next batch of the address space at the cursor. False at its end;
- * the cursor stands at the next address space then.
- */
-static bool sp_collect(struct sp_batch *batch, struct sp_space *space,
-		       unsigned int budget)
+/* The cursor is at the end of @space: is it needed any more? */
+static void sp_leave(struct sp_space *space)
 {
 	struct mm_struct *mm = space->mm;
 	enum sp_fate fate = SP_KEEP;
-	struct vm_area_struct *vma;
-	struct vma_iterator vmi;
 
-	vma_iter_init(&vmi, mm, sp_cursor_address);
-	*batch = (struct sp_batch) { .space = space, .budget = budget };
-	mmap_read_lock(mm);
 	if (sp_mm_exiting(mm))
-		goto end_of_mm;
-	for_each_vma(vmi, vma) {
-		unsigned long start = max(sp_cursor_address, vma->vm_start);
-
-		if (!sp_vma_merges(vma))
-			continue;
-		if (sp_collect_vma(batch, vma, start)) {
-			mmap_read_unlock(mm);
-			return true;
-		}
-		if (sp_mm_exiting(mm))
-			break;
-	}
-end_of_mm:
-	if (sp_mm_exiting(mm)) {
 		fate = SP_DROP_EXITED;
-		sp_cursor_address = 0;
-	} else if (!sp_has_mergeable(mm)) {
+	else if (!sp_has_mergeable(mm))
 		/* Whoever registers it again waits for mmap_lock. */
 		fate = SP_DROP_IDLE;
-		sp_cursor_address = 0;
-	}
-	sp_forget_range(space, sp_cursor_address, ULONG_MAX);
+	sp_forget_range(space, fate == SP_KEEP ? sp_cursor_address : 0, ULONG_MAX);
 	sp_cursor_address = 0;
 	if (fate == SP_KEEP) {
 		/* Once the cursor has left, the mm may be freed by its exit. */
@@ -95,41 +70,57 @@ end_of_mm:
 		mmap_read_unlock(mm);
 		mmdrop(mm);
 	}
-	return false;
 }
 
-/* Forget the pages that were passed by: they are gone. */
-static void sp_forget_absent(struct sp_batch *batch)
+/*
+ * Collect the next batch of the address space at the cursor. False at its end;
+ * the cursor stands at the next address space then.
+ */
+static bool sp_collect(struct sp_batch *batch, struct sp_space *space,
+		       unsigned int budget)
 {
-	struct sp_block *block;
-	unsigned long addr;
+	struct mm_struct *mm = space->mm;
+	struct vm_area_struct *vma;
+	struct vma_iterator vmi;
 
-	sp_forget_range(batch->space, sp_cursor_address, batch->start);
-	block = sp_block_find(batch->space, batch->base);
-	if (!block)
-		return;
-	for (addr = batch->start; addr < batch->end; addr += PAGE_SIZE)
-		if (!(batch->present & BIT_ULL(sp_index(addr))))
-			sp_slot_clear(block, sp_index(addr));
+	vma_iter_init(&vmi, mm, sp_cursor_address);
+	batch->space = space;
+	batch->at = sp_cursor_address;
+	batch->budget = budget;
+	batch->count = 0;
+	batch->reexamine = sp_reexamining;
+	mmap_read_lock(mm);
+	if (!sp_mm_exiting(mm)) {
+		for_each_vma(vmi, vma) {
+			unsigned long start = max(sp_cursor_address, vma->vm_start);
+
+			if (!sp_vma_merges(vma))
+				continue;
+			if (!sp_collect_vma(batch, vma, start) || sp_mm_exiting(mm))
+				break;
+		}
+		sp_cursor_address = batch->at;
+		if (vma && !sp_mm_exiting(mm)) {
+			mmap_read_unlock(mm);
+			return true;
+		}
+	}
+	if (batch->count) {
+		/* These first; there is nothing but the end behind them. */
+		mmap_read_unlock(mm);
+		return true;
+	}
+	sp_leave(space);
+	return false;
 }
 
 static void sp_process(struct sp_batch *batch)
 {
-	struct sp_block *block;
 	unsigned int i;
 
 	sp_take_signatures(batch);
-	sp_forget_absent(batch);
-	sp_cursor_address = batch->end;
-	block = sp_block_get(batch->space, batch->base);
-	for (i = 0; i < batch->count; i++) {
-		struct sp_found *found = &batch->found[i];
-
-		if (block)
-			sp_match_page(block, found);
-		if (found->stable)
-			put_page(found->page);
-	}
+	for (i = 0; i < batch->count; i++)
+		sp_match_page(batch, &batch->found[i]);
 }
 
 /* A new pass begins. */
@@ -151,8 +142,15 @@ static struct sp_space *sp_begin_pass(void)
 		sp_adoptions--;
 		sp_adopt_all();
 	}
+	sp_reexamining = xchg(&sp_reexamine, false);
 	sp_cursor_address = 0;
 	return sp_cursor_advance(NULL, SP_KEEP);
+}
+
+/* A tunable was changed: what is settled is to be looked at once more. */
+void sp_scan_reexamine(void)
+{
+	WRITE_ONCE(sp_reexamine, true);
 }
 
 void sp_cursor_reset(void)
@@ -181,7 +179,7 @@ static void sp_scan(unsigned int budget)
 	if (!space) {
 		sp_advisor_pass_ends();
 		sp_stats.full_scans++;
-		sp_pass_was_short = jiffies == sp_pass_began;
+		sp_pass_was_short = time_before_eq(jiffies, sp_pass_began);
 	}
 }
 
@@ -216,8 +214,8 @@ static bool sp_retimed(unsigned int nap)
 static void sp_rest(void)
 {
 	unsigned int nap = READ_ONCE(sp_tunables.sleep_millisecs);
-	unsigned long ticks = max(msecs_to_jiffies(nap),
-				  (unsigned long)sp_pass_was_short);
+	unsigned long ticks = max_t(unsigned long, msecs_to_jiffies(nap),
+				    sp_pass_was_short);
 
 	if (sp_should_scan())
 		wait_event_freezable_timeout(sp_scan_nap, sp_retimed(nap), ticks);

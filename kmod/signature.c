@@ -1,36 +1,90 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Page signatures: NH, the universal hash of UMAC (RFC 4418, section 5.2), over
- * the whole page, under a key of page size that is random at each load. Two
- * given pages collide with a chance of at most 2^-32 over the choice of the
- * key, so nobody can prepare pages that collide. A signature only says where to
- * look: contents are always compared before pages are merged.
+ * Page signatures: NH, the universal hash of UMAC (RFC 4418, section 5.2) with
+ * words of 64 bits, under keys that are random at each load. A signature only
+ * says where to look: contents are always compared before pages are merged.
+ *
+ * The *sample* takes one word of each cache line, at an offset that is secret
+ * and random, too: pages that differ anywhere in a few lines differ in it with
+ * near certainty. Whoever knows the code can still make different pages whose
+ * samples are likely to be equal. A sample found to stand for two contents is
+ * *crowded*: pages that have it are signed in *full* from then on, and two given
+ * pages collide there with a chance of 2^-64 over the choice of keys.
+ *
+ * A bit says that a sample is crowded, so that a few others share its fate: that
+ * costs work, but never a merge. Guarded by sp_scan_mutex.
  */
+#include <linux/bitmap.h>
 #include <linux/highmem.h>
 #include <linux/random.h>
 
 #include "samepage.h"
 
-#define SP_WORDS (PAGE_SIZE / sizeof(u32))
+#define SP_WORDS	(PAGE_SIZE / sizeof(u64))
+#define SP_LINE_WORDS	(64 / sizeof(u64))
+#define SP_LINES	(SP_WORDS / SP_LINE_WORDS)
+#define SP_CROWD_BITS	20
 
-static u32 sp_secret[SP_WORDS];
-u64 sp_zero_signature;
+static u64 sp_secret[SP_WORDS];
+static u16 sp_sampled[SP_LINES];	/* index of the word of each line */
+static DECLARE_BITMAP(sp_crowd, BIT(SP_CROWD_BITS));
+u64 sp_zero_sample;
 
-u64 sp_signature(struct page *page)
+/* One step of NH: @first and @second are words of the page with their keys added. */
+static inline void sp_nh_add(__uint128_t *sum, u64 first, u64 second)
 {
-	const u32 *word = kmap_local_page(page);
-	u64 sum = 0;
-	unsigned int i;
+	*sum += first * (__uint128_t)second;
+}
 
-	for (i = 0; i < SP_WORDS; i += 2)
-		sum += (u64)(word[i] + sp_secret[i]) * (word[i + 1] + sp_secret[i + 1]);
+static inline u64 sp_nh_fold(__uint128_t sum)
+{
+	return (u64)sum ^ (u64)(sum >> 64);
+}
+
+u64 sp_sample(struct page *page)
+{
+	const u64 *word = kmap_local_page(page);
+	unsigned int i;
+	__uint128_t sum = 0;
+
+#pragma GCC unroll 8
+	for (i = 0; i < SP_LINES; i += 2)
+		sp_nh_add(&sum, word[sp_sampled[i]] + sp_secret[i],
+			  word[sp_sampled[i + 1]] + sp_secret[i + 1]);
 	kunmap_local(word);
-	/* Callers keep the upper half alone of a page that is only watched. */
-	return sum ^ sum << 32;
+	return sp_nh_fold(sum);
+}
+
+u64 sp_full_signature(struct page *page)
+{
+	const u64 *word = kmap_local_page(page);
+	unsigned int i;
+	__uint128_t sum = 0;
+
+#pragma GCC unroll 8
+	for (i = 0; i < SP_WORDS; i += 2)
+		sp_nh_add(&sum, word[i] + sp_secret[i], word[i + 1] + sp_secret[i + 1]);
+	kunmap_local(word);
+	return sp_nh_fold(sum);
+}
+
+bool sp_crowded(u64 sample)
+{
+	return test_bit(sample >> (64 - SP_CROWD_BITS), sp_crowd);
+}
+
+void sp_note_crowded(u64 sample)
+{
+	sp_stats.sample_collisions++;
+	__set_bit(sample >> (64 - SP_CROWD_BITS), sp_crowd);
 }
 
 void sp_signature_init(void)
 {
+	unsigned int i;
+
 	get_random_bytes(sp_secret, sizeof(sp_secret));
-	sp_zero_signature = sp_signature(ZERO_PAGE(0));
+	for (i = 0; i < SP_LINES; i++)
+		sp_sampled[i] = i * SP_LINE_WORDS + get_random_u32() % SP_LINE_WORDS;
+	sp_zero_sample = sp_sample(ZERO_PAGE(0));
 }

@@ -96,7 +96,7 @@ void sp_stable_insert(struct sp_stable *stable)
 		sp_stats.chain_dups += beside == 1 ? 2 : 1;
 }
 
-/* Free a node that no folio points to; its sharers become plain items. */
+/* Free a node that no folio points to; its sharers become plain pages. */
 static void sp_stable_remove(struct sp_stable *stable)
 {
 	unsigned int beside;
@@ -107,7 +107,7 @@ static void sp_stable_remove(struct sp_stable *stable)
 		hlist_del(&item->link);
 		sp_item_mm(item)->ksm_merging_pages--;
 		put_anon_vma(item->anon_vma);
-		item->state = SP_LOOSE;
+		sp_slot_detach(item);
 		if (--stable->nr_sharers)
 			sp_stats.pages_sharing--;
 		else
@@ -217,17 +217,15 @@ struct sp_stable *sp_stable_find(const struct sp_key *key)
 }
 
 /*
- * Make @item a sharer, at index @pgoff of @anon_vma. Needs the folio lock, and mmap_lock or the page-table
- * lock, under which @anon_vma cannot go away.
+ * Make @item a sharer, at index @pgoff of @anon_vma. Needs the folio lock, and
+ * mmap_lock or the page-table lock, under which @anon_vma cannot go away.
  */
 void sp_stable_attach(struct sp_stable *stable, struct sp_item *item,
 		      struct anon_vma *anon_vma, pgoff_t pgoff)
 {
 	long delta = pgoff - (sp_item_address(item) >> PAGE_SHIFT);
 
-	if (item->state == SP_CANDIDATE)
-		sp_unstable_remove(item);
-	item->state = SP_SHARER;
+	sp_slot_attach(item);
 	item->pgoff_delta = delta == (s32)delta ? delta : SP_PGOFF_ANY;
 	item->stable = stable;
 	item->anon_vma = anon_vma;
@@ -241,16 +239,16 @@ void sp_stable_attach(struct sp_stable *stable, struct sp_item *item,
 	sp_item_mm(item)->ksm_merging_pages++;
 }
 
-/* Take a sharer off its node; the item is in no tree then. */
+/* Take a sharer off its node; the item is gone then. */
 void sp_stable_detach(struct sp_item *item)
 {
 	struct sp_stable *stable = item->stable;
+	struct anon_vma *anon_vma = item->anon_vma;
 	struct folio *folio = sp_stable_folio_lock(stable);
 
 	if (!folio)
 		return;		/* stale: the node let go of all */
 	hlist_del(&item->link);
-	item->state = SP_LOOSE;
 	if (--stable->nr_sharers) {
 		sp_stats.pages_sharing--;
 	} else {
@@ -258,9 +256,10 @@ void sp_stable_detach(struct sp_item *item)
 		list_add(&stable->orphan, &sp_orphans);
 	}
 	sp_item_mm(item)->ksm_merging_pages--;
+	sp_slot_detach(item);
 	folio_unlock(folio);
 	folio_put(folio);
-	put_anon_vma(item->anon_vma);
+	put_anon_vma(anon_vma);
 }
 
 /* Free the nodes without sharers whose folio has gone meanwhile. */

@@ -49,8 +49,8 @@ SP_COMPUTED(general_profit, 0444, sp_general_profit);
 SP_NUMBER(sleep_millisecs, &sp_tunables.sleep_millisecs, sp_scan_retime);
 SP_NUMBER(stable_node_chains_prune_millisecs, &sp_tunables.chains_prune_millisecs,
 	  NULL);
-SP_FLAG(use_zero_pages, &sp_tunables.use_zero_pages);
-SP_FLAG(smart_scan, &sp_tunables.smart_scan);
+SP_FLAG(use_zero_pages, &sp_tunables.use_zero_pages, sp_scan_reexamine);
+SP_FLAG(smart_scan, &sp_tunables.smart_scan, NULL);
 
 /* The advisor's to set while it is on. */
 static ssize_t pages_to_scan_store(struct kobject *kobj, struct kobj_attribute *attr,
@@ -118,6 +118,7 @@ static int sp_set_while_unmerged(unsigned int *tunable, unsigned int value)
 			err = -EBUSY;
 		else
 			WRITE_ONCE(*tunable, value);
+		sp_scan_reexamine();
 	}
 	mutex_unlock(&sp_scan_mutex);
 	return err;

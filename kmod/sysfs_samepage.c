@@ -10,7 +10,7 @@ long sp_metadata_bytes(void)
 {
 	return sp_stats.blocks * sizeof(struct sp_block) +
 	       sp_stats.items * sizeof(struct sp_item) +
-	       sp_stats.stables * sizeof(struct sp_stable);
+	       sp_stats.stables * sizeof(struct sp_stable) + sp_unstable_bytes();
 }
 
 static long sp_unmerged(void)
@@ -22,6 +22,7 @@ SP_COUNT(merges, 0400, &sp_stats.merges);
 SP_COUNT(merges_failed, 0400, &sp_stats.merges_failed);
 SP_COMPUTED(unmerged, 0400, sp_unmerged);
 SP_COUNT(stale_candidates, 0400, &sp_stats.stale_candidates);
+SP_COUNT(sample_collisions, 0400, &sp_stats.sample_collisions);
 SP_COUNT(pages_tracked, 0400, &sp_stats.pages_tracked);
 SP_COMPUTED(metadata_bytes, 0400, sp_metadata_bytes);
 
@@ -30,6 +31,7 @@ static struct attribute *sp_attrs[] = {
 	&sp_attr_merges_failed.attr.attr,
 	&sp_attr_unmerged.attr.attr,
 	&sp_attr_stale_candidates.attr.attr,
+	&sp_attr_sample_collisions.attr.attr,
 	&sp_attr_pages_tracked.attr.attr,
 	&sp_attr_metadata_bytes.attr.attr,
 	NULL,

@@ -38,33 +38,46 @@ static bool sp_entry_merged(struct vm_area_struct *vma, unsigned long addr,
 	return migrating && folio_test_ksm(migrating);
 }
 
+/* Addresses of merged pages, found in one walk. */
+struct sp_merged {
+	unsigned int count;
+	unsigned long addr[32];
+};
+
 static int sp_find_merged(pmd_t *pmd, unsigned long addr, unsigned long end,
 			  struct mm_walk *walk)
 {
-	unsigned long *found = walk->private;
+	struct sp_merged *found = walk->private;
 	pte_t *start, *ptep;
 	spinlock_t *ptl; /* of the page table */
-	int merged = 0;
 
 	cond_resched();
 	start = sp_pte_lock_in(walk->mm, pmd, addr, &ptl);
 	if (!start)
 		return 0;	/* nothing there, or a huge page: never merged */
-	for (ptep = start; addr < end; ptep++, addr += PAGE_SIZE) {
-		merged = sp_entry_merged(walk->vma, addr, ptep_get(ptep));
-		if (merged) {
-			*found = addr;
-			break;
-		}
-	}
+	for (ptep = start; addr < end && found->count < ARRAY_SIZE(found->addr);
+	     ptep++, addr += PAGE_SIZE)
+		if (sp_entry_merged(walk->vma, addr, ptep_get(ptep)))
+			found->addr[found->count++] = addr;
 	pte_unmap_unlock(start, ptl);
-	return merged;
+	return found->count == ARRAY_SIZE(found->addr);
 }
 
 static const struct mm_walk_ops sp_find_merged_ops = {
 	.pmd_entry = sp_find_merged,
 	SP_WALK_RDLOCK
 };
+
+/* Unmerge the page at @addr, if it is merged yet. 0, -ENOMEM, -EFAULT: it has gone by other means. */
+static int sp_unshare(struct vm_area_struct *vma, unsigned long addr)
+{
+	vm_fault_t fault = handle_mm_fault(vma, addr,
+					   FAULT_FLAG_UNSHARE | FAULT_FLAG_REMOTE, NULL);
+
+	if (fault & VM_FAULT_OOM)
+		return -ENOMEM;
+	return fault & (VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV) ? -EFAULT : 0;
+}
 
 /*
  * Unmerge [@start, @end) of @vma; with @vma_write_lock, mmap_lock is held for
@@ -74,27 +87,34 @@ static const struct mm_walk_ops sp_find_merged_ops = {
 int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
 		     unsigned long end, bool vma_write_lock)
 {
-	unsigned long last = end;
+	unsigned long last = end;	/* the first one of the walk before */
+	struct sp_merged found;
+	unsigned int i;
 
 	if (vma_write_lock)
 		vma_start_write(vma);
-	while (start < end &&
-	       walk_page_range_vma(vma, start, end, &sp_find_merged_ops, &start)) {
-		vm_fault_t fault;
-
-		if (sp_mm_exiting(vma->vm_mm))
+	while (start < end) {
+		found.count = 0;
+		walk_page_range_vma(vma, start, end, &sp_find_merged_ops, &found);
+		if (!found.count)
 			return 0;
-		if (signal_pending(current) && !READ_ONCE(sp_ignore_signals))
-			return -ERESTARTSYS;
-		fault = handle_mm_fault(vma, start,
-					FAULT_FLAG_UNSHARE | FAULT_FLAG_REMOTE, NULL);
-		if (fault & VM_FAULT_OOM)
-			return -ENOMEM;
-		/* SIGBUS, SIGSEGV: the page has gone by other means. */
-		if (fault & (VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV))
-			start += PAGE_SIZE;
-		else if (start != last)	/* not a fault that backed out before */
-			atomic_long_inc(&sp_stats.unmerged);
+		/* What backed out is found again: search from the first one on. */
+		start = found.addr[0];
+		for (i = 0; i < found.count; i++) {
+			int err;
+
+			if (sp_mm_exiting(vma->vm_mm))
+				return 0;
+			if (signal_pending(current) && !READ_ONCE(sp_ignore_signals))
+				return -ERESTARTSYS;
+			err = sp_unshare(vma, found.addr[i]);
+			if (err == -ENOMEM)
+				return err;
+			if (err && !i)
+				start += PAGE_SIZE;
+			else if (!err && (i || start != last))
+				atomic_long_inc(&sp_stats.unmerged);
+		}
 		last = start;
 	}
 	return 0;

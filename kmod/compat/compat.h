@@ -27,7 +27,9 @@
 
 #include "compat/stand_ins.h"
 
-/* mm/internal.h: prototypes that no public header declares. */
+/* mm/internal.h and what headers hide from modules: prototypes of our own. */
+void flush_tlb_mm_range(struct mm_struct *mm, unsigned long start, unsigned long end,
+			unsigned int stride_shift, bool freed_tables);
 struct anon_vma *folio_anon_vma(sp_collect_const struct folio *folio);
 struct task_struct *task_early_kill(struct task_struct *tsk, int force_early);
 void add_to_kill_ksm(struct task_struct *tsk, sp_collect_const struct page *page,
@@ -141,6 +143,12 @@ static inline void sp_notifiers_init(struct mmu_notifier_range *range,
 	mmu_notifier_range_init(range, MMU_NOTIFY_CLEAR, 0, vma->vm_mm, addr,
 				addr + PAGE_SIZE);
 #endif
+}
+
+static inline void sp_flush_tlb(struct mm_struct *mm, unsigned long start,
+				unsigned long end)
+{
+	flush_tlb_mm_range(mm, start, end, PAGE_SHIFT, false);
 }
 
 /* A folio's link to its stable node, kept in its mapping field. */

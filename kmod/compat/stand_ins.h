@@ -12,6 +12,10 @@
 #define FOLIO_MAPPING_FLAGS	PAGE_MAPPING_FLAGS
 #endif
 
+#ifndef VM_SHADOW_STACK
+#define VM_SHADOW_STACK VM_NONE
+#endif
+
 #ifndef VM_DROPPABLE
 #define VM_DROPPABLE VM_NONE
 #endif

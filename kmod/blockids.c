@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Numbers of blocks, so that a link between pages takes four bytes: a table of
+ * tables, with the free numbers chained through their entries. Never shrinks
+ * but when the module goes. Guarded by sp_scan_mutex.
+ */
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <linux/string.h>
+
+#include "samepage.h"
+
+#define SP_LEAF_SHIFT	(PAGE_SHIFT - 3)
+#define SP_LEAF_IDS	BIT(SP_LEAF_SHIFT)
+#define SP_MAX_IDS	(U32_MAX / SP_BLOCK_PAGES)
+
+union sp_id {
+	struct sp_block *block;
+	unsigned long next_free;
+};
+
+static union sp_id **sp_leaves;
+static u32 sp_nr_leaves, sp_max_leaves;
+static u32 sp_free_id;			/* 0: none */
+
+static union sp_id *sp_id_entry(u32 id)
+{
+	return &sp_leaves[id >> SP_LEAF_SHIFT][id & (SP_LEAF_IDS - 1)];
+}
+
+/* The block in which the page of this number lies. */
+struct sp_block *sp_block_of(u32 page)
+{
+	return sp_id_entry(page / SP_BLOCK_PAGES)->block;
+}
+
+/* A leaf more, all of its numbers free but for 0, which stands for none. */
+static bool sp_add_leaf(gfp_t gfp)
+{
+	u32 id = sp_nr_leaves << SP_LEAF_SHIFT, end = id + SP_LEAF_IDS;
+
+	if (end > SP_MAX_IDS)
+		return false;
+	if (sp_nr_leaves == sp_max_leaves) {
+		u32 max = max(16U, 2 * sp_max_leaves);
+		union sp_id **more = kvcalloc(max, sizeof(*more), gfp);
+
+		if (!more)
+			return false;
+		if (sp_leaves)
+			memcpy(more, sp_leaves, sp_nr_leaves * sizeof(*more));
+		kvfree(sp_leaves);
+		sp_leaves = more;
+		sp_max_leaves = max;
+	}
+	sp_leaves[sp_nr_leaves] = (union sp_id *)get_zeroed_page(gfp);
+	if (!sp_leaves[sp_nr_leaves])
+		return false;
+	sp_nr_leaves++;
+	while (end-- > max(id, 1U)) {
+		sp_id_entry(end)->next_free = sp_free_id;
+		sp_free_id = end;
+	}
+	return true;
+}
+
+/* Give the block a number; false without memory. */
+bool sp_block_id_get(struct sp_block *block, gfp_t gfp)
+{
+	union sp_id *entry;
+
+	if (!sp_free_id && !sp_add_leaf(gfp))
+		return false;
+	block->id = sp_free_id;
+	entry = sp_id_entry(block->id);
+	sp_free_id = entry->next_free;
+	entry->block = block;
+	return true;
+}
+
+void sp_block_id_put(struct sp_block *block)
+{
+	sp_id_entry(block->id)->next_free = sp_free_id;
+	sp_free_id = block->id;
+}
+
+void sp_block_ids_destroy(void)
+{
+	while (sp_nr_leaves)
+		free_page((unsigned long)sp_leaves[--sp_nr_leaves]);
+	kvfree(sp_leaves);
+}
