@@ -126,8 +126,9 @@ static bool sp_collect_page(struct sp_batch *batch, struct vm_area_struct *vma,
 		sp_clean(batch, vma, addr, ptep, folio);
 	if (block->sharers & BIT_ULL(index))
 		sp_note(batch, block, index, SP_TODO_LOST);
-	else if (dirty || !(block->tracked & BIT_ULL(index)))
-		sp_slot_changed(block, index);
+	else if (dirty || !(block->tracked & BIT_ULL(index)) ||
+		 folio_maybe_dma_pinned(folio))
+		sp_slot_changed(block, index);	/* a pin may write, and forbids merging */
 	else
 		sp_note_page(batch, block, index, SP_TODO_SIGN, page);
 	return true;
@@ -346,7 +347,8 @@ static unsigned long sp_collect_huge(struct sp_batch *batch, pmd_t *pmd,
 		return 0;
 	}
 	page = vm_normal_page_pmd(vma, addr & PMD_MASK, huge);
-	if (!page || !PageAnon(page) || folio_is_zone_device(page_folio(page))) {
+	if (!page || !PageAnon(page) || folio_is_zone_device(page_folio(page)) ||
+	    folio_maybe_dma_pinned(page_folio(page))) {
 		next = end;
 	} else if (batch->by_dirty && pmd_dirty(huge) && IS_ALIGNED(addr, PMD_SIZE)) {
 		sp_clean_huge(batch, vma, addr, pmd, huge, page_folio(page));

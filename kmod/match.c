@@ -80,8 +80,8 @@ static void sp_unmerge_lone(struct sp_block *block, unsigned int index)
 
 /*
  * Merge the page of @item with the candidate @twin, whose page becomes the
- * merged one. -ESTALE, -ENOENT: the twin has changed or is gone, and is out of
- * the unstable tree then. -EAGAIN: it has another content. -EEXIST: it is the
+ * merged one. -ESTALE, -ENOENT: the twin has changed, is gone or held, and is out
+ * of the unstable tree then. -EAGAIN: it has another content. -EEXIST: it is the
  * same page, shared by fork. -EBUSY, -ENOMEM: not now.
  */
 static int sp_merge_twins(struct sp_item *item, u32 twin, const struct sp_key *key)
@@ -102,6 +102,11 @@ static int sp_merge_twins(struct sp_item *item, u32 twin, const struct sp_key *k
 		goto free;
 	err = sp_make_stable(stable, twin_item, page);
 	put_page(page);
+	if (err == -EBUSY) {
+		/* Somebody holds it: others of its content go without. */
+		sp_slot_changed(block, index);
+		err = -ENOENT;
+	}
 	if (err)
 		goto free;
 	sp_stable_insert(stable);
@@ -119,7 +124,7 @@ free:
 		sp_stable_free_unused(stable);
 	if (twin_item)
 		sp_item_free(twin_item);
-	if (err == -ESTALE || err == -ENOENT) {
+	if ((err == -ESTALE || err == -ENOENT) && (block->candidates & BIT_ULL(index))) {
 		sp_stats.stale_candidates++;
 		sp_slot_changed(block, index);
 	}
