@@ -70,12 +70,13 @@ static unsigned long sp_cpu_percent(unsigned long seconds)
 void sp_advisor_pass_ends(void)
 {
 	unsigned long now = READ_ONCE(sp_tunables.pages_to_scan);
-	unsigned long seconds, factor, change, pages, pages_per_percent;
+	unsigned long seconds, percent, factor, change, pages, pages_per_percent;
 
 	if (!sp_advisor_on())
 		return;
 	seconds = max(ktime_ms_delta(ktime_get(), sp_last.start) / MSEC_PER_SEC, 1L);
-	pages_per_percent = max(now / sp_cpu_percent(seconds), 1UL);
+	percent = sp_cpu_percent(seconds);
+	pages_per_percent = max(now / percent, 1UL);
 
 	factor = max(READ_ONCE(sp_advisor_limits.target_seconds) * 100 / seconds, 1UL);
 	change = max(seconds * 100 / (sp_last.seconds ?: seconds), 1UL);
@@ -90,6 +91,7 @@ void sp_advisor_pass_ends(void)
 	sp_last.seconds = seconds;
 	sp_last.change = change;
 	WRITE_ONCE(sp_tunables.pages_to_scan, pages);
+	sp_trace_advisor(seconds, pages, percent);
 }
 
 static ssize_t advisor_mode_show(struct kobject *kobj, struct kobj_attribute *attr,

@@ -184,7 +184,7 @@ static void sp_try_unstable(struct sp_block *block, unsigned int index,
 static bool sp_try_zero(struct sp_block *block, unsigned int index)
 {
 	unsigned long addr = block->base + ((unsigned long)index << PAGE_SHIFT);
-	int err = sp_merge_zero(block->owner->mm, addr);
+	int err = sp_merge_zero(block->owner->mm, addr, &block->slot[index]);
 
 	if (err == -EAGAIN) {
 		sp_note_crowded(sp_zero_sample);

@@ -74,8 +74,7 @@ static int sp_freeze(struct sp_frozen *f, struct vm_area_struct *vma,
 {
 	int err = -ENOENT;
 
-	f->vma = vma;
-	f->addr = addr;
+	*f = (struct sp_frozen) { .vma = vma, .addr = addr };
 	f->ptep = sp_pte_lock(vma->vm_mm, addr, &f->ptl);
 	if (!f->ptep)
 		return -ENOENT;
@@ -283,8 +282,11 @@ struct page *sp_hold_page(struct mm_struct *mm, unsigned long addr,
 	return page;
 }
 
-/* Map the zero page where an all-zero page stands at @addr. 0 or an errno. */
-int sp_merge_zero(struct mm_struct *mm, unsigned long addr)
+/*
+ * Map the zero page where an all-zero page stands at @addr. 0 or an errno.
+ * @record tells tracers which page it is.
+ */
+int sp_merge_zero(struct mm_struct *mm, unsigned long addr, void *record)
 {
 	struct vm_area_struct *vma;
 	int err = -ENOENT;
@@ -294,6 +296,7 @@ int sp_merge_zero(struct mm_struct *mm, unsigned long addr)
 	if (vma) {
 		sp_split_large(vma, addr, NULL);
 		err = sp_replace(vma, addr, ZERO_PAGE(addr));
+		sp_trace_merge_one_page(page_to_pfn(ZERO_PAGE(addr)), record, mm, err);
 	}
 	mmap_read_unlock(mm);
 	return err;
@@ -331,6 +334,7 @@ int sp_merge_into(struct sp_stable *stable, struct sp_item *item)
 	if (!err)
 		sp_stable_attach(stable, item, vma->anon_vma,
 				 linear_page_index(vma, addr));
+	sp_trace_merge_with_ksm_page(&kfolio->page, folio_pfn(kfolio), item, mm, err);
 	folio_unlock(kfolio);
 	folio_put(kfolio);
 unlock:
@@ -398,6 +402,8 @@ int sp_make_stable(struct sp_stable *stable, struct sp_item *item,
 	sp_thaw(&f);
 end:
 	sp_notifiers_end(&range);
+	if (f.page)
+		sp_trace_merge_with_ksm_page(NULL, page_to_pfn(f.page), item, mm, err);
 unlock:
 	mmap_read_unlock(mm);
 	return err;

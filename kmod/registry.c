@@ -141,6 +141,7 @@ int sp_enter(struct mm_struct *mm)
 
 	if (was_empty)
 		sp_scan_wake();
+	sp_trace_enter(mm);
 	return 0;
 }
 
@@ -172,6 +173,8 @@ bool sp_exit(struct mm_struct *mm)
 		mmap_write_lock(mm);
 		mmap_write_unlock(mm);
 	}
+	if (space)
+		sp_trace_exit(mm);
 	return space;
 }
 

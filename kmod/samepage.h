@@ -248,7 +248,7 @@ void sp_unstable_destroy(void);
 
 /* merge.c */
 struct vm_area_struct *sp_mergeable_vma(struct mm_struct *mm, unsigned long addr);
-int sp_merge_zero(struct mm_struct *mm, unsigned long addr);
+int sp_merge_zero(struct mm_struct *mm, unsigned long addr, void *record);
 int sp_merge_into(struct sp_stable *stable, struct sp_item *item);
 int sp_make_stable(struct sp_stable *stable, struct sp_item *item,
 		   struct page *other);

@@ -131,6 +131,7 @@ static struct sp_space *sp_begin_pass(void)
 
 	sp_advisor_pass_begins();
 	sp_pass_began = jiffies;
+	sp_trace_start_scan(sp_stats.full_scans, sp_stats.pages_tracked);
 	/* A page on a per-CPU list is held by it, and would not be merged. */
 	lru_add_drain_all();
 	interval = msecs_to_jiffies(READ_ONCE(sp_tunables.chains_prune_millisecs));
@@ -178,6 +179,7 @@ static void sp_scan(unsigned int budget)
 	}
 	if (!space) {
 		sp_advisor_pass_ends();
+		sp_trace_stop_scan(sp_stats.full_scans, sp_stats.pages_tracked);
 		sp_stats.full_scans++;
 		sp_pass_was_short = time_before_eq(jiffies, sp_pass_began);
 	}

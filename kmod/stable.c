@@ -107,13 +107,16 @@ static void sp_stable_remove(struct sp_stable *stable)
 		hlist_del(&item->link);
 		sp_item_mm(item)->ksm_merging_pages--;
 		put_anon_vma(item->anon_vma);
-		sp_slot_detach(item);
-		if (--stable->nr_sharers)
+		if (--stable->nr_sharers) {
 			sp_stats.pages_sharing--;
-		else
+			sp_trace_remove_rmap_item(stable->pfn, item, sp_item_mm(item));
+		} else {
 			sp_stats.pages_shared--;
+		}
+		sp_slot_detach(item);
 		cond_resched();
 	}
+	sp_trace_remove_ksm_page(stable->pfn);
 	list_del(&stable->orphan);
 	if (!RB_EMPTY_NODE(&stable->node)) {
 		beside = sp_dups_beside(stable);

@@ -26,6 +26,7 @@
 #endif
 
 #include "compat/stand_ins.h"
+#include "compat/trace.h"
 
 /* mm/internal.h and what headers hide from modules: prototypes of our own. */
 void flush_tlb_mm_range(struct mm_struct *mm, unsigned long start, unsigned long end,
@@ -84,6 +85,9 @@ extern struct sp_kernel_data sp_kernel;
 
 /* 0, or -EOPNOTSUPP for a kernel that the module was never tested on. */
 int sp_kernel_check(void);
+
+/* The address of a symbol of the kernel; NULL after naming it in the kernel log. */
+void *sp_lookup(const char *name);
 
 /*
  * Resolve every shim and datum. Returns 0, or -ENOENT after naming what is

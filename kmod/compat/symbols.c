@@ -13,6 +13,7 @@
 #include <asm/ibt.h>
 #include "compat.h"
 
+#define SP_LIST(...) __VA_ARGS__
 #define SHIM(ret, name, params, args)				\
 	DEFINE_STATIC_CALL_NULL(sp_shim_##name, name);		\
 	ret name params						\
@@ -62,7 +63,7 @@ void sp_original_exit(struct mm_struct *mm)
 	static_call(sp_exit_original)(mm);
 }
 
-static void *sp_lookup(const char *name)
+void *sp_lookup(const char *name)
 {
 	void *found = (void *)static_call(sp_lookup)(name);
 
@@ -142,6 +143,5 @@ int sp_symbols_resolve(void)
 			return -ENOENT;
 		__static_call_update(sp_shims[i].key, sp_shims[i].tramp, found);
 	}
-	err = sp_find_originals();
-	return err ?: sp_find_data();
+	return sp_find_originals() ?: sp_find_data() ?: sp_trace_init();
 }
