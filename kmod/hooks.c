@@ -30,7 +30,14 @@ static bool sp_vma_compatible(struct vm_area_struct *vma)
 
 int sp_hook_enter(struct mm_struct *mm)
 {
-	return READ_ONCE(sp_passthrough) ? sp_original_enter(mm) : sp_enter(mm);
+	int err;
+
+	if (READ_ONCE(sp_passthrough))
+		return sp_original_enter(mm);
+	err = sp_enter(mm);
+	if (!err && sp_inherits_merge_any(mm))
+		mm_flags_set(MMF_VM_MERGE_ANY, mm);
+	return err;
 }
 
 /* Registered before the take-over, or after the hand-back: not ours. */

@@ -55,7 +55,7 @@ static void sp_leave(struct sp_space *space)
 
 	if (sp_mm_exiting(mm))
 		fate = SP_DROP_EXITED;
-	else if (!sp_has_mergeable(mm))
+	else if (!sp_has_mergeable(mm) && !sp_stays_registered(mm))
 		/* Whoever registers it again waits for mmap_lock. */
 		fate = SP_DROP_IDLE;
 	sp_forget_range(space, fate == SP_KEEP ? sp_cursor_address : 0, ULONG_MAX);

@@ -171,8 +171,7 @@ static void sp_return(struct sp_space *space)
 	sp_cursor_advance(space, SP_DROP_IDLE);
 	while (sp_original_enter(mm))
 		msleep(20);	/* out of memory */
-	if (any)
-		mm_flags_set(MMF_VM_MERGE_ANY, mm);
+	sp_return_merge_any(mm, any);
 	mmap_write_unlock(mm);
 	mmput_async(mm);
 }

@@ -19,6 +19,12 @@
 
 #include "compat/probed.h"
 
+#ifndef SP_HAVE_KSM_MERGE_ANY
+#include <linux/binfmts.h>
+#include <linux/perf_event.h>
+#include <linux/security.h>
+#endif
+
 #ifdef SP_HAVE_SOFTLEAF
 #include <linux/leafops.h>
 #else
@@ -98,6 +104,53 @@ int sp_symbols_resolve(void);
 /* The originals behind the livepatch, entered past their fentry call. */
 int sp_original_enter(struct mm_struct *mm);
 void sp_original_exit(struct mm_struct *mm);
+#ifndef SP_HAVE_KSM_MERGE_ANY
+int sp_original_task_prctl(int option, unsigned long arg2, unsigned long arg3,
+			   unsigned long arg4, unsigned long arg5);
+int sp_original_begin_new_exec(struct linux_binprm *bprm);
+void sp_original_mmap_event(struct vm_area_struct *vma);
+
+/* prctl.c */
+int sp_hook_task_prctl(int option, unsigned long arg2, unsigned long arg3,
+		       unsigned long arg4, unsigned long arg5);
+int sp_hook_begin_new_exec(struct linux_binprm *bprm);
+void sp_hook_mmap_event(struct vm_area_struct *vma);
+
+/* fork copies the flags of a process that the kernel knows alone. */
+static inline bool sp_inherits_merge_any(const struct mm_struct *mm)
+{
+	return current->mm && current->mm != mm &&
+	       test_bit(MMF_VM_MERGE_ANY, &current->mm->flags);
+}
+
+/* Nothing but its record tells us of its forks and of the end of our hooks. */
+static inline bool sp_stays_registered(struct mm_struct *mm)
+{
+	return mm_flags_test(MMF_VM_MERGE_ANY, mm);
+}
+
+/* In-tree KSM knows nothing of it. */
+static inline void sp_return_merge_any(struct mm_struct *mm, bool any)
+{
+	mm_flags_clear(MMF_VM_MERGE_ANY, mm);
+}
+#else
+static inline bool sp_stays_registered(struct mm_struct *mm)
+{
+	return false;
+}
+
+static inline void sp_return_merge_any(struct mm_struct *mm, bool any)
+{
+	if (any)
+		mm_flags_set(MMF_VM_MERGE_ANY, mm);
+}
+
+static inline bool sp_inherits_merge_any(const struct mm_struct *mm)
+{
+	return false;
+}
+#endif
 
 /*
  * The lock that keeps the page-table entry of @addr, or NULL where there is no

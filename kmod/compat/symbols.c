@@ -97,6 +97,53 @@ static void *sp_past_fentry(void *function)
 	return function + MCOUNT_INSN_SIZE;
 }
 
+#ifndef SP_HAVE_KSM_MERGE_ANY
+DEFINE_STATIC_CALL_NULL(sp_task_prctl, security_task_prctl);
+DEFINE_STATIC_CALL_NULL(sp_new_exec, begin_new_exec);
+DEFINE_STATIC_CALL_NULL(sp_mmap_event, perf_event_mmap);
+
+int sp_original_task_prctl(int option, unsigned long arg2, unsigned long arg3,
+			   unsigned long arg4, unsigned long arg5)
+{
+	return static_call(sp_task_prctl)(option, arg2, arg3, arg4, arg5);
+}
+
+int sp_original_begin_new_exec(struct linux_binprm *bprm)
+{
+	return static_call(sp_new_exec)(bprm);
+}
+
+void sp_original_mmap_event(struct vm_area_struct *vma)
+{
+	static_call(sp_mmap_event)(vma);
+}
+
+static int sp_find_prctl(void)
+{
+	void *task_prctl = sp_lookup("security_task_prctl");
+	void *new_exec = sp_lookup("begin_new_exec");
+	void *mmap_event = sp_lookup("perf_event_mmap");
+
+	if (!task_prctl || !new_exec || !mmap_event)
+		return -ENOENT;
+	__static_call_update(&STATIC_CALL_KEY(sp_task_prctl),
+			     STATIC_CALL_TRAMP_ADDR(sp_task_prctl),
+			     sp_past_fentry(task_prctl));
+	__static_call_update(&STATIC_CALL_KEY(sp_new_exec),
+			     STATIC_CALL_TRAMP_ADDR(sp_new_exec),
+			     sp_past_fentry(new_exec));
+	__static_call_update(&STATIC_CALL_KEY(sp_mmap_event),
+			     STATIC_CALL_TRAMP_ADDR(sp_mmap_event),
+			     sp_past_fentry(mmap_event));
+	return 0;
+}
+#else
+static int sp_find_prctl(void)
+{
+	return 0;
+}
+#endif
+
 static int sp_find_originals(void)
 {
 	void *enter = sp_lookup("__ksm_enter");
@@ -143,5 +190,5 @@ int sp_symbols_resolve(void)
 			return -ENOENT;
 		__static_call_update(sp_shims[i].key, sp_shims[i].tramp, found);
 	}
-	return sp_find_originals() ?: sp_find_data() ?: sp_trace_init();
+	return sp_find_originals() ?: sp_find_prctl() ?: sp_find_data() ?: sp_trace_init();
 }
