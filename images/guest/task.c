@@ -247,9 +247,11 @@ void raise_file_limit(void)
 static int enter_child(int in, int out, int err)
 {
 	sigset_t none;
+	int sig;
 
 	sigemptyset(&none);
-	signal(SIGPIPE, SIG_DFL);
+	for (sig = 1; sig < NSIG; sig++)	/* what cannot be set is default */
+		signal(sig, SIG_DFL);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setsid();
 	setrlimit(RLIMIT_NOFILE, &file_limit);
