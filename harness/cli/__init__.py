@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "matrix": ("harness.cli.matrix:matrix", "The guest tests on every kernel, with one table and one JUnit file."),
     "metrics": ("harness.cli.metrics:metrics", "Counters of this machine or of a run as OpenMetrics text."),
     "module": ("harness.cli.module:module", "Build the out-of-tree module for a pinned kernel."),
+    "profile": ("harness.cli.profile:profile", "Instructions of each kernel function in the merging thread."),
     "run": ("harness.cli.run:run", "Run a workload in a guest and report."),
     "selftests": ("harness.cli.selftests:selftests", "The kernel's own tests of merging, with both mergers."),
     "shell": ("harness.cli.shell:shell", "A console or an ssh session in a guest with the module loaded."),

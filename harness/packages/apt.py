@@ -25,7 +25,8 @@ _INSTALL_LINE = re.compile(r"^Inst (?P<name>[^ ]+) \((?P<version>[^ ]+) (?P<orig
 class AptRoot:
     """apt with its own sources, lists and (empty) package status below `folder`."""
 
-    def __init__(self, folder: Path, mirror: str, suites: list[str]) -> None:
+    def __init__(self, folder: Path, mirror: str, suites: list[str], *, sources: bool = False) -> None:
+        """With `sources` the indexes of source packages are used as well."""
         if not _KEYRING.is_file():
             raise SamepageError(
                 "Debian's archive keys are missing", where=_KEYRING, hint="apt-get install debian-archive-keyring"
@@ -36,7 +37,11 @@ class AptRoot:
             (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / "state/status").touch()
         (folder / "etc/sources.list").write_text(
-            "".join(f"deb [arch=amd64 signed-by={_KEYRING}] {mirror} {suite} main\n" for suite in suites)
+            "".join(
+                f"{kind} [arch=amd64 signed-by={_KEYRING}] {mirror} {suite} main\n"
+                for suite in suites
+                for kind in (["deb", "deb-src"] if sources else ["deb"])
+            )
         )
         (folder / "etc/apt.conf").write_text(self._configuration())
 
@@ -88,7 +93,7 @@ class AptRoot:
         # libc6 | 2.41-12+deb13u5 | http://HOST/debian trixie/main amd64 Packages
         for line in self._run("apt-cache", "madison", *sorted(versions)).splitlines():
             name, version, source = (field.strip() for field in line.split("|"))
-            if versions[name] == version:
+            if versions.get(name) == version:
                 found.setdefault(name, source.split()[1].partition("/")[0])
         return found
 
@@ -99,6 +104,25 @@ class AptRoot:
             record = dict(HeaderParser().parsestr(paragraph).items())
             if versions.get(record["Package"]) == record["Version"]:
                 yield record
+
+    def source_record(self, name: str) -> dict[str, str]:
+        """Return Package, Version, Filename, SHA256 and Size of the original source of the newest source package."""
+        output = self._run("apt-cache", "showsrc", "--only-source", name)
+        paragraphs = [dict(HeaderParser().parsestr(text).items()) for text in output.strip().split("\n\n")]
+        # Field names of a source index: its first paragraph is the newest version.
+        newest = next((record for record in paragraphs if record.get("Package") == name), None)
+        archive = re.search(
+            r"^ ([0-9a-f]{64}) (\d+) (\S+\.orig\.tar\.xz)$", (newest or {}).get("Checksums-Sha256", ""), re.M
+        )
+        if newest is None or archive is None:
+            raise SamepageError(f"no source package {name} with an original .tar.xz", where=self._suites[0])
+        return {
+            "Package": name,
+            "Version": newest["Version"],
+            "Filename": f"{newest['Directory']}/{archive[3]}",
+            "SHA256": archive[1],
+            "Size": archive[2],
+        }
 
     def _run(self, *argv: str) -> str:
         environment = {

@@ -17,7 +17,10 @@ _Meta = msgspec.Meta
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One exact .deb. `path` is its place below the root of a Debian mirror, `size` is in bytes."""
+    """One exact .deb, or a source package's archive.
+
+    `path` is its place below the root of a Debian mirror, `size` is in bytes.
+    """
 
     name: Annotated[str, _Meta(pattern=r"^[a-z0-9][a-z0-9+.-]+\Z")]
     version: Annotated[str, _Meta(pattern=r"^[A-Za-z0-9.+:~-]+\Z")]
@@ -26,7 +29,7 @@ class Package(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     size: Annotated[int, _Meta(gt=0)]
     sha256: Annotated[str, _Meta(pattern=r"^[0-9a-f]{64}\Z")]
     # No component of the path may start with a dot: that keeps it below the mirror's root.
-    path: Annotated[str, _Meta(pattern=r"^pool(/[A-Za-z0-9+_~%:-][A-Za-z0-9.+_~%:-]*)+\.deb\Z")]
+    path: Annotated[str, _Meta(pattern=r"^pool(/[A-Za-z0-9+_~%:-][A-Za-z0-9.+_~%:-]*)+\.(deb|orig\.tar\.xz)\Z")]
 
 
 class Lock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

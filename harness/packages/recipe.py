@@ -24,6 +24,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     packages: list[PackageName]
     dependencies: bool = True
     """Add everything that the packages depend on (not what they recommend)."""
+    source: bool = False
+    """These are source packages: of each, the archive of the original source is fetched."""
     without: list[Pattern] = []
     """Dependencies that are not needed for what the packages are used for here."""
 

@@ -27,7 +27,8 @@ def renew_lock(config: Config, name: str) -> Path:
     if mirror is None:
         raise SamepageError("no Debian mirror is known", hint="Name one: SAMEPAGE_MIRROR=https://HOST/debian")
     with tempfile.TemporaryDirectory(prefix="samepage-apt-") as folder:
-        apt = AptRoot(Path(folder), mirror, recipe.suites)
+        sources = any(group.source for group in recipe.group.values())
+        apt = AptRoot(Path(folder), mirror, recipe.suites, sources=sources)
         with step(f"Package indexes of {', '.join(recipe.suites)}"):
             apt.update()
         lock = _resolve(apt, recipe)
@@ -38,17 +39,21 @@ def _resolve(apt: AptRoot, recipe: Recipe) -> Lock:
     release = None if recipe.kernel is None else _newest_release(apt, recipe.kernel.metapackage)
     versions: dict[str, str] = {}
     groups: dict[str, list[str]] = {}
+    packages: dict[str, Package] = {}
     for group_name, group in recipe.group.items():
+        if group.source:
+            for name in group.packages:
+                packages[name] = _pinned(apt.source_record(name), recipe.suites[0], [group_name])
+            continue
         names = [_named(package, release) for package in group.packages]
         for package, version in apt.resolve(names, dependencies=group.dependencies).items():
             if not any(fnmatchcase(package, pattern) for pattern in group.without):
                 versions[package] = version
                 groups.setdefault(package, []).append(group_name)
     suites = apt.suites(versions)
-    packages = {
-        record["Package"]: _pinned(record, suites[record["Package"]], groups[record["Package"]])
-        for record in apt.records(versions)
-    }
+    for record in apt.records(versions):
+        name = record["Package"]
+        packages[name] = _pinned(record, suites[name], groups[name])
     missing = versions.keys() - packages.keys()
     if missing:
         raise SamepageError(f"the index has no record of {', '.join(sorted(missing))}", where="apt-cache show")

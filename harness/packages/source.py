@@ -39,10 +39,39 @@ def kernel_source(config: Config, kernel: str, paths: Collection[str], *, option
     return built_folder(config.cache / "roots" / f"source-{kernel}-{key}", build, keep=4)
 
 
+def upstream_source(config: Config, recipe: str, name: str, paths: Collection[str]) -> Path:
+    """Return a folder with the files `paths` of the original source of Debian's source package `name`."""
+    lock = load_lock(config.images, recipe)
+    package = next((package for package in lock.of_groups(["source"]) if package.name == name), None)
+    if package is None:
+        raise SamepageError(f"no source package {name} in the group `source`", where=f"{recipe}.lock")
+
+    def build(partial: Path) -> None:
+        archive = fetch_packages(config, recipe, lock, [package])[name]
+        verify_cached(package, archive)
+        with step(f"Reading the source of {name} {package.version}"), tarfile.open(archive, "r|xz") as source:
+            missing = _extract_from(source, paths, (), partial)
+        if missing:
+            raise SamepageError(f"the source has no {', '.join(sorted(missing))}", where=archive)
+
+    key = key_of(package.sha256, *sorted(paths))
+    return built_folder(config.cache / "roots" / f"source-{name}-{key}", build, keep=2)
+
+
+def _extract_from(source: tarfile.TarFile, paths: Collection[str], optional: Collection[str], out: Path) -> set[str]:
+    """Extract `paths` and what there is of `optional`; return which of `paths` are missing."""
+    missing = set(paths)
+    for item in source:
+        item.name = item.name.partition("/")[2]  # without linux-source-6.12/
+        wanted = [path for path in (*paths, *optional) if item.name == path or item.name.startswith(f"{path}/")]
+        if wanted:
+            missing.difference_update(wanted)
+            _write(source, item, out / item.name)
+    return missing
+
+
 def _extract(deb: Path, archive: str, paths: Collection[str], optional: Collection[str], out: Path) -> None:
     """Extract `paths` from the tar archive `archive` inside of a package, without writing either down."""
-    missing = set(paths)
-    all_paths = [*paths, *optional]
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as reader:
         with tarfile.open(fileobj=reader.stdout, mode="r|") as package:
             member = next((member for member in package if member.name.removeprefix("./") == archive), None)
@@ -50,12 +79,7 @@ def _extract(deb: Path, archive: str, paths: Collection[str], optional: Collecti
             if inner is None:
                 raise SamepageError(f"holds no {archive}", where=deb)
             with tarfile.open(fileobj=inner, mode="r|xz") as source:
-                for item in source:
-                    item.name = item.name.partition("/")[2]  # without linux-source-6.12/
-                    wanted = [path for path in all_paths if item.name == path or item.name.startswith(f"{path}/")]
-                    if wanted:
-                        missing.difference_update(wanted)
-                        _write(source, item, out / item.name)
+                missing = _extract_from(source, paths, optional, out)
         reader.kill()  # it need not write the rest
     if missing:
         raise SamepageError(f"the source has no {', '.join(sorted(missing))}", where=deb)

@@ -22,7 +22,9 @@ def test_module_has_no_warning(config: Config) -> None:
     assert not findings, "\n".join(findings)
 
 
-@pytest.mark.parametrize("folder", ["kmod", "images/bench", "images/guest", "images/nested"])
+@pytest.mark.parametrize(
+    "folder", ["kmod", "images/bench", "images/guest", "images/nested", "images/plugin", "images/profile"]
+)
 def test_kernel_style(config: Config, folder: str) -> None:
     base = PACKAGE_PARENT / folder
     files = sorted([*base.rglob("*.c"), *base.rglob("*.h")])

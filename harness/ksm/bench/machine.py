@@ -59,6 +59,18 @@ class Material:
         )
 
 
+@dataclass(frozen=True)
+class Extra:
+    """What somebody who looks into the guest adds to it: a plugin of QEMU's, say."""
+
+    arguments: tuple[str, ...] = ()
+    """For QEMU."""
+    files: tuple[Path, ...] = ()
+    """That QEMU may read."""
+    descriptors: tuple[int, ...] = ()
+    """Open files that QEMU inherits."""
+
+
 class Work(Protocol):
     """What this needs of a case."""
 
@@ -83,16 +95,20 @@ def prepare(config: Config, kernel: str, *, module: bool) -> Material:
     """Build what is not built yet."""
     image = ensure_image(config, kernel)
     built = build_module(config, config.module, kernel) if module else None
-    return Material(find_qemu(config), image, _build_init(config), built)
+    return Material(find_qemu(config), image, build_init(config), built)
 
 
-def _build_init(config: Config) -> Path:
+def build_init(config: Config, program: Program = _PROGRAM, folders: Sequence[str] = ("bench",)) -> Path:
+    """Return the guest's PID 1; `program` may be made of more than the sources in images/bench."""
     toolchain = load_image_recipe(config.images).toolchain
-    sources = sorted([*(config.images / "bench").glob("*.[ch]"), *(config.images / "guest/memwork").glob("*.[ch]")])
-    key = key_of(*(path.read_bytes() for path in sources), (config.images / f"{toolchain}.lock").read_bytes())
+    every = [*folders, "guest/memwork"]
+    sources = sorted(path for folder in every for path in (config.images / folder).glob("*.[ch]"))
+    key = key_of(
+        *program.flags, *(path.read_bytes() for path in sources), (config.images / f"{toolchain}.lock").read_bytes()
+    )
 
     def build(partial: Path) -> None:
-        compile_program(Sandbox(tool_root(config, toolchain)), config.images, "bench", _PROGRAM, partial)
+        compile_program(Sandbox(tool_root(config, toolchain)), config.images, "bench", program, partial)
 
     return built_folder(config.cache / "bench" / f"init-{key}", build, keep=4) / "bench"
 
@@ -105,6 +121,7 @@ def measure(
     folder: Path,
     timeout: float,
     beat: Callable[[], None] = lambda: None,
+    extra: Extra = Extra(),
 ) -> str:
     """Carry out a case in a guest of its own and return its records, a line each.
 
@@ -119,7 +136,7 @@ def measure(
     initramfs = folder / "initramfs"
     initramfs.write_bytes(newc_archive(files))
     try:
-        _run(config, material, initramfs, case, folder, timeout, beat)
+        _run(config, material, initramfs, case, folder, timeout, beat, extra)
     finally:
         initramfs.unlink()
     return _judge(folder)
@@ -133,14 +150,16 @@ def _run(
     folder: Path,
     timeout: float,
     beat: Callable[[], None],
+    extra: Extra,
 ) -> None:
     with ExitStack() as cleanup:
         outputs = [cleanup.enter_context((folder / name).open("wb")).fileno() for name in (CONSOLE, RECORDS)]
         arguments = _arguments(material.image, initramfs, max(case.memory_mib, _LEAST_MIB), case.arguments)
         for number, descriptor in enumerate(outputs):
             arguments += ["-add-fd", f"fd={descriptor},set={number}"]
-        line = material.qemu.command(arguments, [material.image.vmlinux, initramfs])
-        process = QemuProcess(line, outputs, folder / QEMU_LOG)
+        arguments += extra.arguments
+        line = material.qemu.command(arguments, [material.image.vmlinux, initramfs, *extra.files])
+        process = QemuProcess(line, [*outputs, *extra.descriptors], folder / QEMU_LOG)
         cleanup.callback(process.kill)
         deadline = time.monotonic() + timeout * config.timeout_factor
         while process.running:
