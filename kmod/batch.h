@@ -40,6 +40,7 @@ struct sp_batch {
 	unsigned int count;	/* entries of found[] */
 	bool by_dirty;		/* writes show as dirty entries */
 	bool reexamine;		/* what is settled counts for nothing */
+	bool refile;		/* what another candidate stood for is not settled */
 	unsigned long cleaned_from, cleaned_to;	/* to be flushed */
 	struct sp_found found[SP_BATCH_PAGES];
 };

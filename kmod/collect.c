@@ -142,6 +142,8 @@ static u64 sp_quiet_pages(const struct sp_batch *batch, const struct sp_block *b
 
 	if (batch->reexamine || !batch->by_dirty)
 		return quiet & block->sharers;
+	if (batch->refile)
+		quiet &= block->candidates | block->sharers;
 	turn = (sp_stats.full_scans + block->id) % SP_PASSES_TO_AUDIT;
 	return turn < SP_BLOCK_PAGES ? quiet & ~BIT_ULL(turn) : quiet;
 }

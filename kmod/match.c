@@ -3,8 +3,9 @@
  * Finding a page its twin: the zero page, a merged page, or a candidate.
  *
  * Only a page that kept its content for a pass is tried. A page is *settled*
- * once there is nothing left to do about it: merged, or a candidate. What could
- * not be done because somebody held the page is tried again at the next pass.
+ * once there is nothing left to do about it: merged, or a candidate, or the page
+ * of a candidate that is mapped here too, by fork, until that candidate is one
+ * no more. What could not be done because somebody held the page is tried again at the next pass.
  * Needs sp_scan_mutex, and no other lock: merging takes those of one address
  * space at a time.
  */
@@ -131,6 +132,12 @@ free:
 	return err;
 }
 
+/* @twin is a candidate for others, too, that map its page by fork. */
+static void sp_note_forked(u32 twin)
+{
+	sp_block_of(twin)->forked |= BIT_ULL(twin % SP_BLOCK_PAGES);
+}
+
 /*
  * Merge with a candidate of the same content. -ESRCH where there is none; else 0
  * or as sp_merge_twins().
@@ -149,6 +156,8 @@ static int sp_try_twins(struct sp_block *block, unsigned int index,
 		twin = next;
 		next = sp_unstable_find(signature, key->domain, twin);
 		err = sp_merge_twins(item, twin, key);
+		if (err == -EEXIST)
+			sp_note_forked(twin);
 		if (err == -EAGAIN) {
 			unlike = true;
 			/* It is signed in full at its next scan. */

@@ -63,6 +63,7 @@ struct sp_block {
 	u64 tracked;			/* pages of which anything is known */
 	u64 settled;			/* nothing to do until they change */
 	u64 candidates;
+	u64 forked;			/* candidates that others map by fork */
 	u64 sharers;
 	u8 age[SP_BLOCK_PAGES];		/* smart scan, see records.c */
 	union sp_slot slot[SP_BLOCK_PAGES];
@@ -270,6 +271,7 @@ extern unsigned long sp_run;
 bool sp_has_mergeable(struct mm_struct *mm);
 void sp_scan_wake(void);
 void sp_scan_reexamine(void);
+void sp_scan_refile_forked(void);
 void sp_scan_retime(void);
 void sp_cursor_reset(void);
 void sp_scan_enable(bool enable);

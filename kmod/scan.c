@@ -33,6 +33,7 @@ static bool sp_pass_was_short;		/* the last round ended one */
 
 static bool sp_reexamine;		/* at the next pass */
 static bool sp_reexamining;		/* sp_scan_mutex */
+static bool sp_refile, sp_refiling;	/* at the next pass; in this one */
 static struct sp_batch sp_batch;	/* sp_scan_mutex; too large for the stack */
 
 /* Any mergeable mapping left? Decides whether the mm stays registered. */
@@ -89,6 +90,7 @@ static bool sp_collect(struct sp_batch *batch, struct sp_space *space,
 	batch->budget = budget;
 	batch->count = 0;
 	batch->reexamine = sp_reexamining;
+	batch->refile = sp_refiling;
 	mmap_read_lock(mm);
 	if (!sp_mm_exiting(mm)) {
 		for_each_vma(vmi, vma) {
@@ -144,6 +146,8 @@ static struct sp_space *sp_begin_pass(void)
 		sp_adopt_all();
 	}
 	sp_reexamining = xchg(&sp_reexamine, false);
+	sp_refiling = sp_refile;
+	sp_refile = false;
 	sp_cursor_address = 0;
 	return sp_cursor_advance(NULL, SP_KEEP);
 }
@@ -152,6 +156,12 @@ static struct sp_space *sp_begin_pass(void)
 void sp_scan_reexamine(void)
 {
 	WRITE_ONCE(sp_reexamine, true);
+}
+
+/* A candidate is gone that stood for others: one of them takes its place. */
+void sp_scan_refile_forked(void)
+{
+	sp_refile = true;
 }
 
 void sp_cursor_reset(void)

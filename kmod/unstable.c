@@ -153,6 +153,10 @@ void sp_unstable_remove(struct sp_block *block, unsigned int index)
 	slot->next = 0;
 	block->candidates &= ~BIT_ULL(index);
 	sp_stats.pages_unshared--;
+	if (block->forked & BIT_ULL(index)) {
+		block->forked &= ~BIT_ULL(index);
+		sp_scan_refile_forked();
+	}
 	while (sp_stats.pages_unshared < sp_nr_buckets / 2 &&
 	       sp_nr_buckets > SP_SEGMENT_BUCKETS)
 		sp_shrink();

@@ -85,6 +85,24 @@ def test_a_page_shared_by_fork_is_not_merged_with_itself(merger: Merger, work: M
     work.check()
 
 
+@pytest.mark.parametrize("lost", ["none", "candidate", "other"])
+def test_late_equals_of_pages_shared_by_fork(merger: Merger, work: MemWork, lost: str) -> None:
+    """Of two that map one page only one is a candidate: the other is found all the same, and takes its place."""
+    parent = work.process()
+    parent.map(pages=PAGES).fill(Kind.FILLED, KEY, step=1)
+    child = parent.fork()
+    merger["run"] = RUN
+    merger.passes(4)
+    assert merger.counts() == (0, 0, 0)
+    if lost != "none":
+        (parent if lost == "candidate" else child).exit()
+        merger.passes(2)
+    work.process().map(pages=PAGES).fill(Kind.FILLED, KEY, step=1)
+    merger.passes(5)
+    assert merger.counts() == (PAGES, PAGES if lost != "none" else 2 * PAGES, 0) == merger.expected(work)
+    work.check()
+
+
 def test_fork_shares_and_breaks(merger: Merger, work: MemWork) -> None:
     merged(merger, work, processes=2)
     parent = work.processes[0]
