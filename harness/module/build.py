@@ -26,10 +26,12 @@ from harness.toolroot import tool_root
 
 BUILD_PATH = "/build/module"
 
-_PRODUCTS = ("*.o", "*.ko", "*.mod", "*.mod.c", ".*", "Module.symvers", "modules.order", "*.symversions", "__pycache__")
+_PRODUCTS = ("*.o", "*.ko", "*.mod", "*.mod.c", ".*", "Module.symvers", "modules.order", "*.symversions", "*.probed", "__pycache__")
 _TIMEOUT = 900
+_PLACED = ".placed"
+"""In a work folder: the names of the sources there, a line each."""
 # Raised when modules come to be built in another way from the same inputs.
-_METHOD = "1"
+_METHOD = "2"
 
 
 @dataclass(frozen=True)
@@ -141,15 +143,22 @@ def work_folder(kbuild: Kbuild, source: Path, purpose: str) -> Path:
 
 
 def synchronise(files: Mapping[str, bytes], work: Path) -> None:
-    """Make the sources in `work` equal to `files`, without touching what is equal already (make looks at times)."""
+    """Make the sources in `work` equal to `files`.
+
+    What is equal already is not touched (make looks at times), and neither is what a build made there.
+    """
     work.mkdir(parents=True, exist_ok=True)
-    for path in [path for path in _walk(work) if path.relative_to(work).as_posix() not in files]:
-        path.unlink()
+    placed = work / _PLACED
+    before = placed.read_text().splitlines() if placed.is_file() else []
+    placed.write_text("".join(f"{name}\n" for name in sorted({*before, *files})))
+    for name in set(before) - files.keys():
+        (work / name).unlink(missing_ok=True)
     for name, data in files.items():
         path = work / name
         if not path.is_file() or path.read_bytes() != data:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
+    placed.write_text("".join(f"{name}\n" for name in sorted(files)))
 
 
 def _compile(kbuild: Kbuild, source: Path, files: Mapping[str, bytes], variables: Mapping[str, str], out: Path) -> Path:

@@ -101,6 +101,15 @@ def test_products_are_not_sources(tmp_path: Path) -> None:
     assert set(source_files(source)) == {"Kbuild", "main.c", "sub/other.c"}
 
 
+def test_synchronise_leaves_what_a_build_made(tmp_path: Path) -> None:
+    """Headers that a build generates would otherwise be made anew each time, and all that includes them compiled."""
+    synchronise({"a.c": b"a", "gone.h": b"g"}, tmp_path)
+    (tmp_path / "generated.h").write_bytes(b"made")
+    synchronise({"a.c": b"b"}, tmp_path)
+    assert (tmp_path / "generated.h").read_bytes() == b"made"
+    assert not (tmp_path / "gone.h").exists()
+
+
 def test_synchronise_touches_only_what_changed(tmp_path: Path) -> None:
     synchronise({"a.c": b"a", "sub/b.c": b"b", "gone.c": b"c"}, tmp_path)
     (tmp_path / "a.o").write_text("object")
