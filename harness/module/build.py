@@ -26,7 +26,18 @@ from harness.toolroot import tool_root
 
 BUILD_PATH = "/build/module"
 
-_PRODUCTS = ("*.o", "*.ko", "*.mod", "*.mod.c", ".*", "Module.symvers", "modules.order", "*.symversions", "*.probed", "__pycache__")
+_PRODUCTS = (
+    "*.o",
+    "*.ko",
+    "*.mod",
+    "*.mod.c",
+    ".*",
+    "Module.symvers",
+    "modules.order",
+    "*.symversions",
+    "*.probed",
+    "__pycache__",
+)
 _TIMEOUT = 900
 _PLACED = ".placed"
 """In a work folder: the names of the sources there, a line each."""
