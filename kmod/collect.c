@@ -16,6 +16,7 @@
  */
 #include <linux/bitmap.h>
 #include <linux/mm.h>
+#include <linux/page_idle.h>
 #include <linux/pagewalk.h>
 
 #include "batch.h"
@@ -190,10 +191,14 @@ static void sp_collect_block(struct sp_batch *batch, struct vm_area_struct *vma,
 			     struct sp_block *block, pte_t *ptep,
 			     unsigned long start, unsigned long end)
 {
-	u64 quiet = sp_quiet_pages(batch, block), present = 0, passed = 0;
-	u64 bit = BIT_ULL(sp_index(start)), merged = quiet & block->sharers;
+	u64 bit = BIT_ULL(sp_index(start)), present = 0, passed = 0;
+	u64 quiet, merged;
 	unsigned long addr;
 
+	if (block->spared || block->twinned)
+		sp_huge_no_more(block);
+	quiet = sp_quiet_pages(batch, block);
+	merged = quiet & block->sharers;
 	quiet &= ~merged;
 	for (addr = start; addr < end; addr += PAGE_SIZE, ptep++, bit <<= 1) {
 		pte_t entry = ptep_get(ptep);
@@ -282,31 +287,42 @@ static unsigned long sp_collect_table(struct sp_batch *batch,
 }
 
 /*
- * A huge page has one dirty bit: when it is found dirty, all of it changed, and
- * is left alone for this pass.
+ * A huge page has one dirty bit, and one that says whether it was used at all:
+ * take both into the folio. What the processor set meanwhile is in the result.
  */
-static void sp_clean_huge(struct sp_batch *batch, struct vm_area_struct *vma,
+static pmd_t sp_clean_huge(struct sp_batch *batch, struct vm_area_struct *vma,
+			   unsigned long start, pmd_t *pmd, pmd_t huge,
+			   struct folio *folio)
+{
+	huge = pmdp_establish(vma, start, pmd, pmd_mkold(pmd_mkclean(huge)));
+	if (pmd_dirty(huge) && !folio_test_dirty(folio))
+		folio_mark_dirty(folio);
+	if (pmd_young(huge))
+		folio_set_young(folio);
+	batch->cleaned_from = min(batch->cleaned_from, start);
+	batch->cleaned_to = max(batch->cleaned_to, start + PMD_SIZE);
+	return huge;
+}
+
+/*
+ * At the begin of a huge page: one that changed is left alone for this pass
+ * (true); one that is worth splitting is opened, unless it is in use.
+ */
+static bool sp_visit_huge(struct sp_batch *batch, struct vm_area_struct *vma,
 			  unsigned long start, pmd_t *pmd, pmd_t huge,
 			  struct folio *folio)
 {
-	unsigned long addr;
+	bool worth = sp_huge_worth_splitting(batch->space, start);
 
-	pmdp_establish(vma, start, pmd, pmd_mkclean(huge));
-	if (!folio_test_dirty(folio))
-		folio_mark_dirty(folio);
-	batch->cleaned_from = min(batch->cleaned_from, start);
-	batch->cleaned_to = max(batch->cleaned_to, start + PMD_SIZE);
-
-	for (addr = start; addr < start + PMD_SIZE; addr += SP_BLOCK_SIZE) {
-		struct sp_block *block = sp_block_find(batch->space, addr);
-		u64 filed = block ? block->candidates : 0;
-
-		for (; filed; filed &= filed - 1)
-			sp_slot_changed(block, __ffs64(filed));
-		if (block)
-			block->settled &= block->sharers;
+	if ((batch->by_dirty && pmd_dirty(huge)) || (worth && pmd_young(huge)))
+		huge = sp_clean_huge(batch, vma, start, pmd, huge, folio);
+	if (batch->by_dirty && pmd_dirty(huge)) {
+		sp_huge_changed(batch->space, start);
+		sp_account(batch, PMD_SIZE / PAGE_SIZE, 0);
+		return true;
 	}
-	sp_account(batch, PMD_SIZE / PAGE_SIZE, 0);
+	sp_huge_open(batch->space, start, worth && !pmd_young(huge));
+	return false;
 }
 
 /* The part of an unchanged huge page that lies in one block. */
@@ -323,8 +339,6 @@ static void sp_collect_huge_part(struct sp_batch *batch, struct sp_block *block,
 			sp_note(batch, block, index, SP_TODO_LOST);
 		else if (quiet & BIT_ULL(index))
 			passed |= BIT_ULL(index);
-		else if (!(block->tracked & BIT_ULL(index)))
-			sp_slot_track(block, index);
 		else
 			sp_note_page(batch, block, index, SP_TODO_SIGN, page);
 		if (!(passed & BIT_ULL(index)))
@@ -340,7 +354,7 @@ static unsigned long sp_collect_huge(struct sp_batch *batch, pmd_t *pmd,
 {
 	spinlock_t *ptl = pmd_lock(vma->vm_mm, pmd);
 	struct sp_block *block = sp_block_find(batch->space, addr);
-	unsigned long next = addr;
+	unsigned long next = addr, start = addr & PMD_MASK;
 	pmd_t huge = pmdp_get(pmd);
 	struct page *page;
 
@@ -348,17 +362,20 @@ static unsigned long sp_collect_huge(struct sp_batch *batch, pmd_t *pmd,
 		spin_unlock(ptl);
 		return 0;
 	}
-	page = vm_normal_page_pmd(vma, addr & PMD_MASK, huge);
+	page = vm_normal_page_pmd(vma, start, huge);
 	if (!page || !PageAnon(page) || folio_is_zone_device(page_folio(page)) ||
 	    folio_maybe_dma_pinned(page_folio(page))) {
 		next = end;
-	} else if (batch->by_dirty && pmd_dirty(huge) && IS_ALIGNED(addr, PMD_SIZE)) {
-		sp_clean_huge(batch, vma, addr, pmd, huge, page_folio(page));
+	} else if (addr == start &&
+		   sp_visit_huge(batch, vma, start, pmd, huge, page_folio(page))) {
 		next = end;
+		sp_huge_count(batch->space, start);
 	} else if (block) {
 		next = sp_part_end(batch, addr, end);
-		page += (addr & ~PMD_MASK) >> PAGE_SHIFT;
+		page += (addr - start) >> PAGE_SHIFT;
 		sp_collect_huge_part(batch, block, page, addr, next);
+		if (next == start + PMD_SIZE)
+			sp_huge_count(batch->space, start);
 	}
 	batch->at = next;
 	spin_unlock(ptl);
@@ -394,7 +411,7 @@ static int sp_collect_pmd(pmd_t *pmd, unsigned long addr, unsigned long end,
 		addr = stopped;
 		if (addr < end && !sp_batch_full(batch) &&
 		    !sp_block_find(batch->space, addr) &&
-		    !sp_block_new(batch->space, addr))
+		    !sp_block_new(batch->space, addr, pmd_leaf(entry)))
 			addr = min(end, (addr & SP_BLOCK_MASK) + SP_BLOCK_SIZE);
 	}
 	batch->at = max(batch->at, addr);

@@ -75,7 +75,7 @@ static int sp_try_stable(struct sp_block *block, unsigned int index,
 /* Undo the merge of one page, which nobody shares. */
 static void sp_unmerge_lone(struct sp_block *block, unsigned int index)
 {
-	sp_break_cow(block->owner->mm, block->base + ((unsigned long)index << PAGE_SHIFT));
+	sp_break_cow(block->owner->mm, sp_slot_address(block, index));
 	sp_slot_unfile(block, index);
 }
 
@@ -138,6 +138,12 @@ static void sp_note_forked(u32 twin)
 	sp_block_of(twin)->forked |= BIT_ULL(twin % SP_BLOCK_PAGES);
 }
 
+/* @twin is part of a huge page, and has a twin. */
+static void sp_note_twinned(u32 twin)
+{
+	sp_block_of(twin)->twinned |= BIT_ULL(twin % SP_BLOCK_PAGES);
+}
+
 /*
  * Merge with a candidate of the same content. -ESRCH where there is none; else 0
  * or as sp_merge_twins().
@@ -155,6 +161,10 @@ static int sp_try_twins(struct sp_block *block, unsigned int index,
 	for (tries = 0; next && tries < SP_TWINS_TRIED; tries++) {
 		twin = next;
 		next = sp_unstable_find(signature, key->domain, twin);
+		if (sp_block_of(twin)->spared) {
+			sp_note_twinned(twin);
+			continue;
+		}
 		err = sp_merge_twins(item, twin, key);
 		if (err == -EEXIST)
 			sp_note_forked(twin);
@@ -192,7 +202,7 @@ static void sp_try_unstable(struct sp_block *block, unsigned int index,
 /* Map the zero page instead. False when the page may still find a twin. */
 static bool sp_try_zero(struct sp_block *block, unsigned int index)
 {
-	unsigned long addr = block->base + ((unsigned long)index << PAGE_SHIFT);
+	unsigned long addr = sp_slot_address(block, index);
 	int err = sp_merge_zero(block->owner->mm, addr, &block->slot[index]);
 
 	if (err == -EAGAIN) {
@@ -203,6 +213,58 @@ static bool sp_try_zero(struct sp_block *block, unsigned int index)
 	if (!err)
 		sp_slot_clear(block, index);
 	return true;
+}
+
+/* Candidates other than @found itself, mapped elsewhere by fork: the first, or 0. */
+static u32 sp_other_candidate(const struct sp_found *found, const struct sp_key *key,
+			      u32 *forked)
+{
+	u32 signature = sp_brief(key), twin = 0;
+	int tries;
+
+	for (tries = 0; tries < SP_TWINS_TRIED; tries++) {
+		struct sp_block *block;
+		struct page *page;
+
+		twin = sp_unstable_find(signature, key->domain, twin);
+		if (!twin)
+			break;
+		block = sp_block_of(twin);
+		page = sp_page_at(block->owner->mm, sp_slot_address(block, twin % SP_BLOCK_PAGES));
+		if (page && page != found->page)
+			return twin;
+		if (page)
+			*forked = twin;
+	}
+	return 0;
+}
+
+/* Part of a huge page that is not to be split (yet): note whether it has a twin. */
+static void sp_note_part(const struct sp_found *found)
+{
+	struct sp_block *block = found->block;
+	struct sp_key key = {
+		.signature = found->crowded ? found->full : found->sample,
+		.domain = block->owner->domain,
+		.nid = found->nid,
+		.full = found->crowded,
+	};
+	u32 own = sp_page_number(block, found->index), forked = 0, twin;
+
+	if (!found->crowded && sp_crowded(found->sample))
+		return;		/* since it was read: next time */
+	block->twinned &= ~BIT_ULL(found->index);
+	twin = sp_other_candidate(found, &key, &forked);
+	if (twin && sp_block_of(twin)->spared)
+		sp_note_twinned(twin);
+	if (twin || sp_stable_find(&key) ||
+	    (sp_tunables.use_zero_pages && found->sample == sp_zero_sample))
+		sp_note_twinned(own);
+	if (forked && !twin)
+		sp_note_forked(forked);
+	else
+		sp_unstable_insert(block, found->index, sp_brief(&key));
+	sp_slot_settle(block, found->index);
 }
 
 /* A page that stayed the same for a pass: look for its twin. */
@@ -216,6 +278,10 @@ static void sp_merge_page(const struct sp_found *found)
 	};
 	int err;
 
+	if (block->spared) {
+		sp_note_part(found);
+		return;
+	}
 	if (sp_tunables.use_zero_pages && found->sample == sp_zero_sample &&
 	    sp_try_zero(block, found->index))
 		return;

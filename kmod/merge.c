@@ -234,7 +234,8 @@ static int sp_split_large(struct vm_area_struct *vma, unsigned long addr,
 	if (!page)
 		return 0;
 	if (page != other && PageCompound(page) && trylock_page(page)) {
-		split_huge_page(page);
+		if (!split_huge_page(page))
+			sp_stats.huge_split++;
 		/* @page is locked still, with our reference, in a folio of its own. */
 		unlock_page(page);
 	}

@@ -32,8 +32,8 @@ static void sp_block_free(struct sp_block *block)
 	kmem_cache_free(sp_block_cache, block);
 }
 
-/* A new block for @addr, where there is none; NULL without memory. */
-struct sp_block *sp_block_new(struct sp_space *space, unsigned long addr)
+/* A new block for @addr, where there is none, of a huge page or not; NULL without memory. */
+struct sp_block *sp_block_new(struct sp_space *space, unsigned long addr, bool huge)
 {
 	struct sp_block *block = kmem_cache_zalloc(sp_block_cache, SP_GFP);
 
@@ -41,6 +41,7 @@ struct sp_block *sp_block_new(struct sp_space *space, unsigned long addr)
 		return NULL;
 	block->owner = space;
 	block->base = addr & SP_BLOCK_MASK;
+	block->spared = huge;
 	if (!sp_block_id_get(block, SP_GFP)) {
 		kmem_cache_free(sp_block_cache, block);
 		return NULL;
@@ -166,6 +167,7 @@ void sp_slot_clear(struct sp_block *block, unsigned int index)
 	sp_slot_unfile(block, index);
 	block->slot[index] = (union sp_slot) { };
 	block->age[index] = 0;
+	block->twinned &= ~BIT_ULL(index);
 	block->tracked &= ~BIT_ULL(index);
 	sp_stats.pages_tracked--;
 	block->owner->mm->ksm_rmap_items--;

@@ -60,11 +60,13 @@ struct sp_block {
 	struct sp_space *owner;
 	unsigned long base;
 	u32 id;
+	bool spared;			/* of a huge page that is not to be split */
 	u64 tracked;			/* pages of which anything is known */
 	u64 settled;			/* nothing to do until they change */
 	u64 candidates;
 	u64 forked;			/* candidates that others map by fork */
 	u64 sharers;
+	u64 twinned;			/* of a huge page: parts that have twins */
 	u8 age[SP_BLOCK_PAGES];		/* smart scan, see records.c */
 	union sp_slot slot[SP_BLOCK_PAGES];
 };
@@ -101,6 +103,7 @@ struct sp_tunables {
 	unsigned int max_page_sharing;
 	unsigned int chains_prune_millisecs;
 	unsigned int merge_across_nodes;
+	unsigned int huge_min_twins;	/* parts with twins that are worth a split */
 	bool use_zero_pages;
 	bool smart_scan;
 };
@@ -124,6 +127,9 @@ struct sp_stats {
 	atomic_long_t unmerged;		/* by faults of any process */
 	unsigned long stale_candidates;
 	unsigned long sample_collisions;
+	unsigned long huge_examined, huge_spared;	/* in the last pass */
+	unsigned long huge_seen, huge_left;		/* in this one, so far */
+	unsigned long huge_split;
 };
 
 extern struct mutex sp_scan_mutex;
@@ -157,7 +163,7 @@ static inline bool sp_vma_merges(struct vm_area_struct *vma)
 
 /* records.c */
 struct sp_block *sp_block_find(struct sp_space *space, unsigned long addr);
-struct sp_block *sp_block_new(struct sp_space *space, unsigned long addr);
+struct sp_block *sp_block_new(struct sp_space *space, unsigned long addr, bool huge);
 struct sp_block *sp_block_of(u32 page);		/* blockids.c */
 bool sp_block_id_get(struct sp_block *block, gfp_t gfp);
 void sp_block_id_put(struct sp_block *block);
@@ -182,15 +188,29 @@ static inline u32 sp_page_number(const struct sp_block *block, unsigned int inde
 	return block->id * SP_BLOCK_PAGES + index;
 }
 
+static inline unsigned long sp_slot_address(const struct sp_block *block,
+					    unsigned int index)
+{
+	return block->base + ((unsigned long)index << PAGE_SHIFT);
+}
+
 static inline unsigned long sp_item_address(const struct sp_item *item)
 {
-	return item->block->base + ((unsigned long)item->index << PAGE_SHIFT);
+	return sp_slot_address(item->block, item->index);
 }
 
 static inline struct mm_struct *sp_item_mm(const struct sp_item *item)
 {
 	return item->block->owner->mm;
 }
+
+/* huge.c */
+bool sp_huge_worth_splitting(struct sp_space *space, unsigned long start);
+void sp_huge_open(struct sp_space *space, unsigned long start, bool open);
+void sp_huge_changed(struct sp_space *space, unsigned long start);
+void sp_huge_count(struct sp_space *space, unsigned long start);
+void sp_huge_no_more(struct sp_block *block);
+void sp_huge_pass_ends(void);
 
 /* signature.c */
 u64 sp_sample(struct page *page);

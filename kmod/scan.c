@@ -191,6 +191,7 @@ static void sp_scan(unsigned int budget)
 		sp_advisor_pass_ends();
 		sp_trace_stop_scan(sp_stats.full_scans, sp_stats.pages_tracked);
 		sp_stats.full_scans++;
+		sp_huge_pass_ends();
 		sp_pass_was_short = time_before_eq(jiffies, sp_pass_began);
 	}
 }

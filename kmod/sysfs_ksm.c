@@ -17,6 +17,7 @@ struct sp_tunables sp_tunables = {
 	.chains_prune_millisecs = 2000,
 	.smart_scan = true,
 	.merge_across_nodes = 1,
+	.huge_min_twins = 64,
 };
 
 static long sp_pages_volatile(void)

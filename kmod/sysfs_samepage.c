@@ -23,6 +23,10 @@ SP_COUNT(merges_failed, 0400, &sp_stats.merges_failed);
 SP_COMPUTED(unmerged, 0400, sp_unmerged);
 SP_COUNT(stale_candidates, 0400, &sp_stats.stale_candidates);
 SP_COUNT(sample_collisions, 0400, &sp_stats.sample_collisions);
+SP_COUNT(huge_examined, 0400, &sp_stats.huge_examined);
+SP_COUNT(huge_spared, 0400, &sp_stats.huge_spared);
+SP_COUNT(huge_split, 0400, &sp_stats.huge_split);
+SP_NUMBER(huge_min_twins, &sp_tunables.huge_min_twins, sp_scan_reexamine);
 SP_COUNT(pages_tracked, 0400, &sp_stats.pages_tracked);
 SP_COMPUTED(metadata_bytes, 0400, sp_metadata_bytes);
 
@@ -32,6 +36,10 @@ static struct attribute *sp_attrs[] = {
 	&sp_attr_unmerged.attr.attr,
 	&sp_attr_stale_candidates.attr.attr,
 	&sp_attr_sample_collisions.attr.attr,
+	&sp_attr_huge_examined.attr.attr,
+	&sp_attr_huge_spared.attr.attr,
+	&sp_attr_huge_split.attr.attr,
+	&sp_attr_huge_min_twins.attr.attr,
 	&sp_attr_pages_tracked.attr.attr,
 	&sp_attr_metadata_bytes.attr.attr,
 	NULL,

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Huge pages: whether merging some of its parts is worth splitting one.
+ *
+ * The parts of a huge page are filed like other pages, but a twin is only noted
+ * at first (sp_block.twinned). Once so many have one that what they save is
+ * worth more than the huge mapping (huge_min_twins), and nobody used the page
+ * since the last pass, it is opened: its parts are tried anew, and the first
+ * merge splits it. Two parts meet only where both their huge pages are open.
+ *
+ * The marks are hints: a twin may be gone when its turn comes. Needs
+ * sp_scan_mutex.
+ */
+#include <linux/bitops.h>
+#include <linux/mm.h>
+
+#include "samepage.h"
+
+#define for_each_huge_block(space, start, block, addr)				\
+	for (addr = start; addr < (start) + PMD_SIZE; addr += SP_BLOCK_SIZE)	\
+		if (!((block) = sp_block_find(space, addr))) {			\
+		} else
+
+/* In how many parts of the huge page at @start a twin was noted. */
+static unsigned int sp_huge_twins(struct sp_space *space, unsigned long start)
+{
+	struct sp_block *block;
+	unsigned int twins = 0;
+	unsigned long addr;
+
+	for_each_huge_block(space, start, block, addr)
+		twins += hweight64(block->twinned);
+	return twins;
+}
+
+/* Have enough parts of the huge page at @start twins to split it? */
+bool sp_huge_worth_splitting(struct sp_space *space, unsigned long start)
+{
+	unsigned int twins = sp_huge_twins(space, start);
+
+	return twins && twins >= READ_ONCE(sp_tunables.huge_min_twins);
+}
+
+/* Until its next visit parts of the huge page at @start may be merged, or not. */
+void sp_huge_open(struct sp_space *space, unsigned long start, bool open)
+{
+	struct sp_block *block;
+	unsigned long addr;
+	u64 parts;
+
+	for_each_huge_block(space, start, block, addr) {
+		block->spared = !open;
+		if (!open)
+			continue;
+		for (parts = block->twinned & ~block->sharers; parts; parts &= parts - 1)
+			sp_slot_changed(block, __ffs64(parts));
+	}
+}
+
+/* All of the huge page at @start has changed. */
+void sp_huge_changed(struct sp_space *space, unsigned long start)
+{
+	struct sp_block *block;
+	unsigned long addr;
+	u64 filed;
+
+	for_each_huge_block(space, start, block, addr) {
+		block->twinned = 0;
+		for (filed = block->candidates; filed; filed &= filed - 1)
+			sp_slot_changed(block, __ffs64(filed));
+		block->settled &= block->sharers;
+	}
+}
+
+/* A pass is done with the huge page at @start, which is one yet. */
+void sp_huge_count(struct sp_space *space, unsigned long start)
+{
+	sp_stats.huge_seen++;
+	if (sp_huge_twins(space, start))
+		sp_stats.huge_left++;
+}
+
+/* The block's pages are small now: what was spared for its neighbours' sake is tried. */
+void sp_huge_no_more(struct sp_block *block)
+{
+	u64 parts = block->twinned & ~block->sharers;
+
+	block->spared = false;
+	block->twinned = 0;
+	for (; parts; parts &= parts - 1)
+		sp_slot_changed(block, __ffs64(parts));
+}
+
+/* The counts of the pass that ends are those that are shown. */
+void sp_huge_pass_ends(void)
+{
+	sp_stats.huge_examined = sp_stats.huge_seen;
+	sp_stats.huge_spared = sp_stats.huge_left;
+	sp_stats.huge_seen = 0;
+	sp_stats.huge_left = 0;
+}
