@@ -43,6 +43,8 @@ bool sp_advisor_on(void)
 /* Needs sp_scan_mutex, or a scanner that does not run yet. */
 void sp_advisor_set(bool on)
 {
+	if (on)
+		sp_governor_set(0);
 	if (on == sp_advising)
 		return;
 	memset(&sp_last, 0, sizeof(sp_last));

@@ -16,19 +16,18 @@
 
 #include "samepage.h"
 
-#define for_each_huge_block(space, start, block, addr)				\
-	for (addr = start; addr < (start) + PMD_SIZE; addr += SP_BLOCK_SIZE)	\
-		if (!((block) = sp_block_find(space, addr))) {			\
-		} else
+#define sp_for_each_block_of_huge(space, start, at, block)			\
+	xa_for_each_range(&(space)->blocks, at, block, (start) >> SP_BLOCK_SHIFT,	\
+			  ((start) + PMD_SIZE - 1) >> SP_BLOCK_SHIFT)
 
 /* In how many parts of the huge page at @start a twin was noted. */
 static unsigned int sp_huge_twins(struct sp_space *space, unsigned long start)
 {
 	struct sp_block *block;
 	unsigned int twins = 0;
-	unsigned long addr;
+	unsigned long at;
 
-	for_each_huge_block(space, start, block, addr)
+	sp_for_each_block_of_huge(space, start, at, block)
 		twins += hweight64(block->twinned);
 	return twins;
 }
@@ -45,10 +44,10 @@ bool sp_huge_worth_splitting(struct sp_space *space, unsigned long start)
 void sp_huge_open(struct sp_space *space, unsigned long start, bool open)
 {
 	struct sp_block *block;
-	unsigned long addr;
+	unsigned long at;
 	u64 parts;
 
-	for_each_huge_block(space, start, block, addr) {
+	sp_for_each_block_of_huge(space, start, at, block) {
 		block->spared = !open;
 		if (!open)
 			continue;
@@ -61,10 +60,10 @@ void sp_huge_open(struct sp_space *space, unsigned long start, bool open)
 void sp_huge_changed(struct sp_space *space, unsigned long start)
 {
 	struct sp_block *block;
-	unsigned long addr;
+	unsigned long at;
 	u64 filed;
 
-	for_each_huge_block(space, start, block, addr) {
+	sp_for_each_block_of_huge(space, start, at, block) {
 		block->twinned = 0;
 		for (filed = block->candidates; filed; filed &= filed - 1)
 			sp_slot_changed(block, __ffs64(filed));

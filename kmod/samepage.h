@@ -371,6 +371,15 @@ void sp_advisor_set(bool on);
 void sp_advisor_pass_begins(void);
 void sp_advisor_pass_ends(void);
 
+/* governor.c */
+extern const struct attribute_group sp_governor_group;
+bool sp_governor_on(void);
+void sp_governor_set(unsigned long seconds);
+void sp_governor_round_begins(void);
+void sp_governor_round_ends(unsigned int pages);
+void sp_governor_pass_begins(void);
+unsigned long sp_governor_nap_ticks(void);
+
 /* intree.c */
 int sp_intree_quiet(void);
 void sp_intree_inherit(void);

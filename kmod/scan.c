@@ -170,18 +170,20 @@ void sp_cursor_reset(void)
 	sp_cursor_address = 0;
 }
 
-static void sp_scan(unsigned int budget)
+/* A round. Returns how much of @budget it used. */
+static unsigned int sp_scan(unsigned int budget)
 {
 	struct sp_space *space = sp_cursor_space();
+	unsigned int left = budget;
 
 	sp_pass_was_short = false;
 	if (!space)
 		space = sp_begin_pass();
 	if (!space)
-		return;
-	while (space && budget && !freezing(current)) {
-		if (sp_collect(&sp_batch, space, budget)) {
-			budget = sp_batch.budget;
+		return 0;
+	while (space && left && !freezing(current)) {
+		if (sp_collect(&sp_batch, space, left)) {
+			left = sp_batch.budget;
 			sp_process(&sp_batch);
 		}
 		cond_resched();
@@ -194,6 +196,7 @@ static void sp_scan(unsigned int budget)
 		sp_huge_pass_ends();
 		sp_pass_was_short = time_before_eq(jiffies, sp_pass_began);
 	}
+	return budget - left;
 }
 
 static bool sp_should_scan(void)
@@ -227,8 +230,8 @@ static bool sp_retimed(unsigned int nap)
 static void sp_rest(void)
 {
 	unsigned int nap = READ_ONCE(sp_tunables.sleep_millisecs);
-	unsigned long ticks = max_t(unsigned long, msecs_to_jiffies(nap),
-				    sp_pass_was_short);
+	unsigned long ticks = max3(msecs_to_jiffies(nap), sp_governor_nap_ticks(),
+				   (unsigned long)sp_pass_was_short);
 
 	if (sp_should_scan())
 		wait_event_freezable_timeout(sp_scan_nap, sp_retimed(nap), ticks);
@@ -244,8 +247,12 @@ static int sp_scan_thread(void *unused)
 	for (; !kthread_should_stop(); sp_rest()) {
 		mutex_lock(&sp_scan_mutex);
 		sp_wait_while_offlining();
-		if (sp_should_scan())
-			sp_scan(READ_ONCE(sp_tunables.pages_to_scan));
+		if (sp_should_scan()) {
+			if (!sp_cursor_space())
+				sp_governor_pass_begins();
+			sp_governor_round_begins();
+			sp_governor_round_ends(sp_scan(READ_ONCE(sp_tunables.pages_to_scan)));
+		}
 		mutex_unlock(&sp_scan_mutex);
 	}
 	return 0;

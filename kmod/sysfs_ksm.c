@@ -53,11 +53,11 @@ SP_NUMBER(stable_node_chains_prune_millisecs, &sp_tunables.chains_prune_millisec
 SP_FLAG(use_zero_pages, &sp_tunables.use_zero_pages, sp_scan_reexamine);
 SP_FLAG(smart_scan, &sp_tunables.smart_scan, NULL);
 
-/* The advisor's to set while it is on. */
+/* The advisor's or the governor's to set while one of them is on. */
 static ssize_t pages_to_scan_store(struct kobject *kobj, struct kobj_attribute *attr,
 				   const char *buf, size_t count)
 {
-	return sp_advisor_on() ? -EINVAL : sp_number_store(kobj, attr, buf, count);
+	return sp_advisor_on() || sp_governor_on() ? -EINVAL : sp_number_store(kobj, attr, buf, count);
 }
 
 SP_STORED(pages_to_scan, &sp_tunables.pages_to_scan, pages_to_scan_store);

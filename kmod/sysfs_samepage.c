@@ -63,7 +63,12 @@ int sp_sysfs_init(void)
 	err = sysfs_create_group(sp_kernel.mm_kobj, &sp_group);
 	if (err)
 		goto advisor;
+	err = sysfs_merge_group(sp_kernel.mm_kobj, &sp_governor_group);
+	if (err)
+		goto samepage;
 	return 0;
+samepage:
+	sysfs_remove_group(sp_kernel.mm_kobj, &sp_group);
 advisor:
 	sysfs_unmerge_group(sp_kernel.mm_kobj, &sp_advisor_group);
 ksm:
@@ -73,6 +78,7 @@ ksm:
 
 void sp_sysfs_exit(void)
 {
+	sysfs_unmerge_group(sp_kernel.mm_kobj, &sp_governor_group);
 	sysfs_remove_group(sp_kernel.mm_kobj, &sp_group);
 	sysfs_unmerge_group(sp_kernel.mm_kobj, &sp_advisor_group);
 	sysfs_remove_group(sp_kernel.mm_kobj, &sp_ksm_group);

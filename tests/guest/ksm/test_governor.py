@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""The convergence governor: a time within which duplicates are merged, under a ceiling of CPU time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from harness.errors import SamepageError
+from harness.guest.guest import Guest
+from harness.ksm.content import Kind
+from harness.ksm.memwork import MemWork
+from tests.guest.ksm.control import KSM, RUN, SAMEPAGE, Merger
+
+PAGES = 8192
+KEY = 1 << 40
+
+
+@pytest.fixture(autouse=True)
+def governed(merger: Merger) -> Iterator[None]:
+    merger["sleep_millisecs"] = 20
+    yield
+    set_to(merger, "convergence_seconds", 0)
+    set_to(merger, "convergence_max_cpu", 20)
+    merger["pages_to_scan"] = 100
+
+
+def set_to(merger: Merger, name: str, value: int) -> None:
+    merger.guest.write(SAMEPAGE + name, str(value))
+
+
+def state(merger: Merger) -> str:
+    return merger.guest.read(SAMEPAGE + "convergence_state").strip()
+
+
+def fill(work: MemWork) -> None:
+    for _ in range(2):
+        work.process().map(pages=PAGES).fill(Kind.FILLED, KEY, step=1)
+
+
+def scanner_seconds(guest: Guest) -> float:
+    """Return the CPU time that the scanner has taken, in seconds (field 1 of its schedstat is in ns)."""
+    script = "for c in /proc/[0-9]*/comm; do grep -qx samepaged $c && cut -d' ' -f1 ${c%comm}schedstat; done; true"
+    return int(guest.run(["sh", "-c", script]).text) / 1e9
+
+
+def test_time_is_kept_without_haste(merger: Merger, work: MemWork) -> None:
+    """Everything is merged in time; once it is, passes get as slow as the time allows."""
+    fill(work)
+    set_to(merger, "convergence_max_cpu", 100)
+    set_to(merger, "convergence_seconds", 12)
+    merger["run"] = RUN
+    deadline = time.monotonic() + 12 * 3
+    while merger.counts()[1] < 0.95 * PAGES:
+        assert time.monotonic() < deadline, f"{merger.counts()} {state(merger)}"
+        time.sleep(0.2)
+    before = merger["full_scans"]
+    time.sleep(12)
+    # A pass is to take 3 s, and no more than 4 s.
+    assert 2 <= merger["full_scans"] - before <= 6
+    assert state(merger) == "kept"
+    assert 1000 < merger.samepage("convergence_pass_millisecs") <= 4000
+    assert merger.samepage("convergence_cpu_percent") < 20
+    work.check()
+
+
+def test_the_ceiling_wins(merger: Merger, guest: Guest, work: MemWork) -> None:
+    fill(work)
+    set_to(merger, "convergence_max_cpu", 2)
+    set_to(merger, "convergence_seconds", 1)
+    begin, used = float(guest.read("/proc/uptime").split()[0]), scanner_seconds(guest)
+    merger["run"] = RUN
+    time.sleep(8)
+    seconds = float(guest.read("/proc/uptime").split()[0]) - begin
+    share = (scanner_seconds(guest) - used) / seconds
+    assert 0.002 < share < 0.04
+    merger.passes(1)
+    assert state(merger) == "missed"
+    assert merger.samepage("convergence_cpu_percent") <= 4
+
+
+def test_who_sets_pages_to_scan(merger: Merger, guest: Guest) -> None:
+    assert state(merger) == "off"
+    set_to(merger, "convergence_seconds", 5)
+    assert state(merger) == "starting"
+    with pytest.raises(SamepageError, match="Invalid argument"):
+        merger["pages_to_scan"] = 7
+    merger["advisor_mode"] = "scan-time"
+    assert merger.samepage("convergence_seconds") == 0
+    set_to(merger, "convergence_seconds", 5)
+    assert guest.read(KSM + "advisor_mode") == "[none] scan-time"
+    for name, wrong in (("convergence_max_cpu", "0"), ("convergence_max_cpu", "101"), ("convergence_seconds", "-1")):
+        with pytest.raises(SamepageError, match="Invalid argument"):
+            guest.write(SAMEPAGE + name, wrong)
+    assert merger.samepage("convergence_max_cpu") == 20
+    assert merger.samepage("convergence_seconds") == 5
