@@ -49,6 +49,39 @@ bool sp_registered(struct mm_struct *mm)
 	return found;
 }
 
+static unsigned int sp_nr_registered(void)
+{
+	struct sp_space *space;
+	unsigned int nr = 0;
+
+	spin_lock(&sp_registry_lock);
+	list_for_each_entry(space, &sp_space_list, list)
+		nr++;
+	spin_unlock(&sp_registry_lock);
+	return nr;
+}
+
+/*
+ * The registered mms that live, each with a reference for mmput(), in an array
+ * for kvfree(). NULL without memory.
+ */
+struct mm_struct **sp_registry_hold(unsigned int *nr)
+{
+	unsigned int room = sp_nr_registered() + 1;
+	struct mm_struct **mms = kvmalloc_array(room, sizeof(*mms), GFP_KERNEL);
+	struct sp_space *space;
+
+	*nr = 0;
+	if (!mms)
+		return NULL;
+	spin_lock(&sp_registry_lock);
+	list_for_each_entry(space, &sp_space_list, list)
+		if (*nr < room && mmget_not_zero(space->mm))
+			mms[(*nr)++] = space->mm;
+	spin_unlock(&sp_registry_lock);
+	return mms;
+}
+
 static void sp_free(struct sp_space *space, enum sp_fate fate)
 {
 	struct mm_struct *mm = space->mm;

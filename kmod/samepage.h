@@ -143,6 +143,7 @@ struct sp_space *sp_cursor_advance(struct sp_space *done, enum sp_fate fate);
 void sp_cursor_home(void);
 bool sp_registry_empty(void);
 bool sp_registered(struct mm_struct *mm);
+struct mm_struct **sp_registry_hold(unsigned int *nr);
 int sp_enter(struct mm_struct *mm);
 bool sp_exit(struct mm_struct *mm);
 void sp_registry_insert_ahead(bool ahead);

@@ -183,16 +183,7 @@ static struct attribute *sp_ksm_attrs[] = {
 	NULL,
 };
 
-/* Where the kernel does not count them, there is no number to show. */
-static umode_t sp_ksm_visible(struct kobject *kobj, struct attribute *attr, int index)
-{
-	if (attr == &sp_attr_ksm_zero_pages.attr.attr && !SP_COUNTS_ZERO_PAGES)
-		return 0;
-	return attr->mode;
-}
-
 const struct attribute_group sp_ksm_group = {
 	.name = "ksm",
 	.attrs = sp_ksm_attrs,
-	.is_visible = sp_ksm_visible,
 };

@@ -41,8 +41,16 @@ static bool sp_entry_merged(struct vm_area_struct *vma, unsigned long addr,
 /* Addresses of merged pages, found in one walk. */
 struct sp_merged {
 	unsigned int count;
+	unsigned int zero;		/* a bit each: it is the zero page */
 	unsigned long addr[32];
 };
+
+static void sp_note_merged(struct sp_merged *found, unsigned long addr, pte_t entry)
+{
+	if (pte_present(entry) && sp_zero_pte(entry))
+		found->zero |= BIT(found->count);
+	found->addr[found->count++] = addr;
+}
 
 static int sp_find_merged(pmd_t *pmd, unsigned long addr, unsigned long end,
 			  struct mm_walk *walk)
@@ -58,7 +66,7 @@ static int sp_find_merged(pmd_t *pmd, unsigned long addr, unsigned long end,
 	for (ptep = start; addr < end && found->count < ARRAY_SIZE(found->addr);
 	     ptep++, addr += PAGE_SIZE)
 		if (sp_entry_merged(walk->vma, addr, ptep_get(ptep)))
-			found->addr[found->count++] = addr;
+			sp_note_merged(found, addr, ptep_get(ptep));
 	pte_unmap_unlock(start, ptl);
 	return found->count == ARRAY_SIZE(found->addr);
 }
@@ -69,10 +77,10 @@ static const struct mm_walk_ops sp_find_merged_ops = {
 };
 
 /* Unmerge the page at @addr, if it is merged yet. 0, -ENOMEM, -EFAULT: it has gone by other means. */
-static int sp_unshare(struct vm_area_struct *vma, unsigned long addr)
+static int sp_unshare(struct vm_area_struct *vma, unsigned long addr, bool zero)
 {
-	vm_fault_t fault = handle_mm_fault(vma, addr,
-					   FAULT_FLAG_UNSHARE | FAULT_FLAG_REMOTE, NULL);
+	unsigned int how = zero ? SP_UNSHARE_ZERO : FAULT_FLAG_UNSHARE;
+	vm_fault_t fault = handle_mm_fault(vma, addr, how | FAULT_FLAG_REMOTE, NULL);
 
 	if (fault & VM_FAULT_OOM)
 		return -ENOMEM;
@@ -95,6 +103,7 @@ int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
 		vma_start_write(vma);
 	while (start < end) {
 		found.count = 0;
+		found.zero = 0;
 		walk_page_range_vma(vma, start, end, &sp_find_merged_ops, &found);
 		if (!found.count)
 			return 0;
@@ -107,7 +116,7 @@ int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
 				return 0;
 			if (signal_pending(current) && !READ_ONCE(sp_ignore_signals))
 				return -ERESTARTSYS;
-			err = sp_unshare(vma, found.addr[i]);
+			err = sp_unshare(vma, found.addr[i], found.zero & BIT(i));
 			if (err == -ENOMEM)
 				return err;
 			if (err && !i)

@@ -224,18 +224,17 @@ static inline void *sp_folio_stable(const struct folio *folio)
 }
 
 /*
- * Zero pages placed by KSM. Kernels that count them tell them apart by a dirty
- * entry, and count them down themselves; on others they are neither counted nor
- * unmerged, by in-tree KSM as by us.
+ * Zero pages placed by KSM are told apart by a dirty entry. Kernels that know
+ * them count them down themselves, and replace them where sharing is to end; on
+ * others we count (zero.c), and a write has to be feigned.
  */
 #ifdef SP_HAVE_KSM_ZERO_PAGES
-#define SP_COUNTS_ZERO_PAGES true
+#define SP_UNSHARE_ZERO FAULT_FLAG_UNSHARE
 
-static inline pte_t sp_mk_zero_pte(pte_t entry, struct mm_struct *mm)
+static inline void sp_count_zero_page(struct mm_struct *mm)
 {
 	atomic_long_inc(sp_kernel.ksm_zero_pages);
 	atomic_long_inc(&mm->ksm_zero_pages);
-	return pte_mkdirty(pte_mkspecial(entry));
 }
 
 static inline bool sp_zero_pte(pte_t entry)
@@ -253,28 +252,31 @@ static inline long sp_mm_zero_pages(struct mm_struct *mm)
 	return mm_ksm_zero_pages(mm);
 }
 #else
-#define SP_COUNTS_ZERO_PAGES false
+#define SP_UNSHARE_ZERO FAULT_FLAG_WRITE
 
-static inline pte_t sp_mk_zero_pte(pte_t entry, struct mm_struct *mm)
+int proc_pid_ksm_stat(struct seq_file *m, struct pid_namespace *ns, struct pid *pid,
+		      struct task_struct *task);
+
+static inline void sp_count_zero_page(struct mm_struct *mm)
 {
-	return pte_mkspecial(entry);
 }
 
 static inline bool sp_zero_pte(pte_t entry)
 {
-	return false;
+	return pte_present(entry) && is_zero_pfn(pte_pfn(entry)) && pte_dirty(entry);
 }
 
-static inline long sp_zero_pages(void)
-{
-	return 0;
-}
-
-static inline long sp_mm_zero_pages(struct mm_struct *mm)
-{
-	return 0;
-}
+long sp_zero_pages(void);
+long sp_mm_zero_pages(struct mm_struct *mm);
+int sp_hook_ksm_stat(struct seq_file *m, struct pid_namespace *ns, struct pid *pid,
+		     struct task_struct *task);
 #endif
+
+static inline pte_t sp_mk_zero_pte(pte_t entry, struct mm_struct *mm)
+{
+	sp_count_zero_page(mm);
+	return pte_mkdirty(pte_mkspecial(entry));
+}
 
 #ifdef SP_HAVE_WALK_LOCK
 #define SP_WALK_RDLOCK .walk_lock = PGWALK_RDLOCK,

@@ -11,7 +11,7 @@ from harness.guest.guest import Guest
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.ksm.processes import Advice, Area
-from tests.guest.ksm.control import PASSES_TO_MERGE, RUN, STOP, Merger
+from tests.guest.ksm.control import PASSES_TO_MERGE, RUN, STOP, UNMERGE, Merger
 
 PAGES = 700  # in four processes: more than max_page_sharing allows for one page
 KEY = 1 << 40
@@ -63,6 +63,31 @@ def test_zero_pages(merger: Merger, work: MemWork, use_zero_pages: int) -> None:
     frames = -(-4 * PAGES // 256)
     goal = (0, 0, 4 * PAGES) if use_zero_pages else (frames, 4 * PAGES - frames, 0)
     assert merger.counts() == goal == merger.expected(work)
+    work.check()
+
+
+def test_zero_pages_are_counted_to_their_end(merger: Merger, work: MemWork) -> None:
+    """Whatever takes one away takes it from the count; those that may not be written get pages of their own, too."""
+    merger["use_zero_pages"] = 1
+    one, other = (work.process() for _ in range(2))
+    area, kept = one.map(pages=PAGES), other.map(pages=100)
+    area.fill(Kind.ZERO)
+    kept.fill(Kind.ZERO)
+    merger.merge(work)
+    assert merger["ksm_zero_pages"] == PAGES + 100
+    area.poke_each([(page, 8, 1) for page in range(10)])
+    area.advise(Advice.DONTNEED, range(10, 30))
+    assert merger["ksm_zero_pages"] == PAGES - 30 + 100
+    child = one.fork()
+    assert merger["ksm_zero_pages"] == 2 * (PAGES - 30) + 100
+    child.exit()
+    assert merger["ksm_zero_pages"] == PAGES - 30 + 100
+    work.check()  # reads what was discarded: the kernel's own zero pages, which are not counted
+    kept.protect(1)  # PROT_READ
+    area.advise(Advice.UNMERGEABLE, range(PAGES // 2, PAGES))
+    assert merger["ksm_zero_pages"] == PAGES // 2 - 30 + 100
+    merger["run"] = UNMERGE
+    assert merger["ksm_zero_pages"] == 0
     work.check()
 
 
