@@ -173,21 +173,30 @@ def test_inaccessible_memory_is_copied_on_write(merger: Merger, work: MemWork) -
 
 
 DISK = "/dev/nullb0"
+SWAP_FILE = "/run/swap/file"
 
 
-@pytest.fixture
-def swap_disk(guest: Guest) -> Iterator[None]:
-    """Swap on a disk: unlike zram's, its I/O takes a while and goes by way of the swap cache."""
+@pytest.fixture(params=["disk", "file"])
+def swap(guest: Guest, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Swap on a disk, or a file of ext4 there: unlike zram's, I/O takes a while and goes by way of the swap cache."""
     guest.run(["modprobe", "null_blk", "nr_devices=1", "memory_backed=1", "gb=1"])
-    guest.run(["mkswap", DISK])
-    guest.run(["swapon", DISK])
-    yield
+    where = DISK
+    if request.param == "file":
+        where = SWAP_FILE
+        script = (
+            f"mkfs.ext4 -q {DISK} && mkdir -p /run/swap && mount -t ext4 {DISK} /run/swap && "
+            f"dd if=/dev/zero of={where} bs=1M count=512 status=none && chmod 600 {where}"
+        )
+        guest.run(["sh", "-c", script], timeout=180)
+    guest.run(["mkswap", where])
+    guest.run(["swapon", where])
+    yield where
     if guest.healthy:
-        guest.run(["sh", "-c", f"swapoff {DISK} && rmmod null_blk"], timeout=180)
+        guest.run(["sh", "-c", f"swapoff {where} && {{ ! mountpoint -q /run/swap || umount /run/swap; }}"], timeout=180)
+        guest.run(["rmmod", "null_blk"])
 
 
-@pytest.mark.usefixtures("swap_disk")
-def test_swapped_out_to_a_disk_and_in(merger: Merger, guest: Guest, work: MemWork) -> None:
+def test_swapped_out_and_in(merger: Merger, guest: Guest, work: MemWork, swap: str) -> None:
     mapped = merged(merger, work)
     merger["run"] = STOP
     reclaim(guest)
@@ -199,8 +208,8 @@ def test_swapped_out_to_a_disk_and_in(merger: Merger, guest: Guest, work: MemWor
     mapped[0].advise(Advice.PAGEOUT)
     work.check()
     reclaim(guest)
-    guest.run(["swapoff", DISK], timeout=180)
+    guest.run(["swapoff", swap], timeout=180)
     work.check()
-    guest.run(["swapon", DISK])
+    guest.run(["swapon", swap])
     merger.merge(work)
     assert merger.counts() == (PAGES, PAGES, 0)
