@@ -8,9 +8,11 @@ from contextlib import suppress
 from itertools import islice
 
 from harness.errors import CheckFailed
+from harness.guest.errors import CommandFailed
 from harness.guest.guest import Guest
 from harness.guest.stream import Stream
 from harness.image.nested import INITRAMFS, KERNEL, LIBRARIES, LOADER, SERIAL, NestedDisk
+from harness.ksm import kvmexits
 from harness.ksm.content import Digester
 from harness.ksm.machinedata import MachineData, Run
 
@@ -20,6 +22,8 @@ ANSWER_SECONDS = 120
 END_SECONDS = 60
 SHOWN_PAGES = 8
 MORE_BYTES, MORE_SECONDS = 16384, 3.0
+HEARD_BYTES = 4096
+"""Of what a machine said last, which is shown when it ends by itself."""
 KERNEL_ARGUMENTS = (
     "console=ttyS0",
     "quiet",
@@ -31,6 +35,10 @@ KERNEL_ARGUMENTS = (
     "cryptomgr.notests",
     "initcall_blacklist=jent_mod_init",
 )
+
+
+class MachineDied(CheckFailed):
+    """A machine ended although nobody asked it to, or answers no more."""
 
 
 class WrongContent(CheckFailed):
@@ -49,6 +57,7 @@ def prepare(guest: Guest) -> str:
         raise CheckFailed("the guest has no /dev/kvm: its CPU has neither svm nor vmx")
     if result.exit_code:
         raise CheckFailed(f"the disk of the machines is not there: {result.stderr.decode(errors='replace').strip()}")
+    kvmexits.record(guest)
     return result.text.strip()
 
 
@@ -61,6 +70,7 @@ class Machine:
         self.pid = 0
         self._guest = guest
         self._pid_file = f"/run/nested-{number}.pid"
+        self._heard = bytearray()
         self._stream: Stream = guest.spawn([*_program(disk), *_arguments(device, memory_mib, self._pid_file)])
 
     def ready(self) -> None:
@@ -103,6 +113,7 @@ class Machine:
         if code:
             said = self._stream.stderr.decode(errors="replace").strip()
             raise CheckFailed(f"QEMU ended with {code}: {said}", where=self.name)
+        kvmexits.go_on(self._guest)
 
     def _is_right(self, data: MachineData, digester: Digester, first: int, count: int) -> bool:
         return self._ask(f"digest {first} {count} {digester.secret}") == data.digest(digester, first, count)
@@ -129,8 +140,20 @@ class Machine:
         """Return the next line that it says, without the spaces at its ends."""
         line = bytearray()
         while not line.endswith(b"\n"):
-            line += self._stream.read(1, seconds)
+            try:
+                line += self._stream.read(1, seconds)
+            except CommandFailed as error:
+                raise self._died(error, line) from error
+        self._heard += line
+        del self._heard[:-HEARD_BYTES]
         return line.decode(errors="replace").strip()
+
+    def _died(self, error: CommandFailed, line: bytearray) -> MachineDied:
+        """Gather what can be known: QEMU ends with 0 whenever the machine resets, its kernel may have said nothing."""
+        heard = (self._heard + line).decode(errors="replace").strip()
+        exits = kvmexits.last(self._guest)
+        said = f"QEMU {error.what}\nit said last:\n{heard}\nthe last exits to KVM:\n{exits}"
+        return MachineDied(said, where=self.name)
 
     def _more(self) -> str:
         """Return what else it says: the rest of its kernel's complaint, for one."""

@@ -14,7 +14,7 @@ from harness.errors import CheckFailed
 from harness.image.nested import NestedDisk
 from harness.ksm import merging
 from harness.ksm.content import Digester
-from harness.ksm.machine import Machine, WrongContent, prepare
+from harness.ksm.machine import Machine, MachineDied, WrongContent, prepare
 from harness.ksm.machinedata import MachineData, file_digest, least_saved
 from harness.ksm.protocol import PAGE_BYTES
 from harness.ksm.result import MachineCount, MachinesFound, Result, checked, make_stage
@@ -176,12 +176,12 @@ class MachinesRun:
                     machine.check_data(data, self._digester)
                     for path, (digest, _) in self._files.items():
                         machine.check_file(path, digest, self._digester)
-                except WrongContent as error:
-                    wrong.append(str(error))
+                except (WrongContent, MachineDied) as error:
+                    wrong.append(str(error))  # the others are asked nevertheless: what is wrong with them belongs to it
                 pages += data.pages + sum(size for _, size in self._files.values())
         self._result.stages.append(checked(stage, pages, len(wrong)))
         if wrong:
-            raise WrongContent("\n".join([f"{name}:", *wrong]))
+            raise CheckFailed("\n".join([f"{name}:", *wrong]))
         self._guest.log.check(name)
 
     def _choose_files(self) -> Iterator[tuple[str, tuple[int, int]]]:

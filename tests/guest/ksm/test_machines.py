@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from harness.image.nested import SERIAL, ensure_nested_disk
 from harness.ksm import machine, workload
 from harness.ksm.content import Digester
 from harness.ksm.display import Display
-from harness.ksm.machine import Machine, WrongContent
+from harness.ksm.machine import Machine, MachineDied, WrongContent
 from harness.ksm.machinedata import MachineData, file_digest
 from harness.ksm.result import read
 from harness.ksm.runner import Job, prepare, run
@@ -53,7 +54,7 @@ def test_two_machines_are_merged_and_stay_right(config: Config, tmp_path: Path) 
 
 
 @pytest.mark.timeout(600)
-def test_wrong_data_is_found_and_named(config: Config, tmp_path: Path) -> None:
+def test_wrong_data_and_a_death_are_found_and_named(config: Config, tmp_path: Path) -> None:
     image = ensure_image(config, config.kernel)
     disk = ensure_nested_disk(config, image)
     digester = Digester(77)
@@ -72,3 +73,9 @@ def test_wrong_data_is_found_and_named(config: Config, tmp_path: Path) -> None:
         with pytest.raises(WrongContent, match="with another content"):
             one.check_file(path, expected ^ 1, digester)
         one.end()
+        # It ends by a triple fault, and so does one that ought not to.
+        with pytest.raises(MachineDied) as died:
+            one.check_data(data, digester)
+    assert "ended (exit code 0)" in str(died.value)
+    assert f"\n@ok {expected:x}" in str(died.value)
+    assert re.search(r"reason shutdown rip .*\nrip is in native_machine_emergency_restart", str(died.value))
