@@ -10,29 +10,11 @@
 
 #include "samepage.h"
 
-#define SP_LEAF_SHIFT	(PAGE_SHIFT - 3)
-#define SP_LEAF_IDS	BIT(SP_LEAF_SHIFT)
 #define SP_MAX_IDS	(U32_MAX / SP_BLOCK_PAGES)
 
-union sp_id {
-	struct sp_block *block;
-	unsigned long next_free;
-};
-
-static union sp_id **sp_leaves;
+union sp_id **sp_leaves;
 static u32 sp_nr_leaves, sp_max_leaves;
 static u32 sp_free_id;			/* 0: none */
-
-static union sp_id *sp_id_entry(u32 id)
-{
-	return &sp_leaves[id >> SP_LEAF_SHIFT][id & (SP_LEAF_IDS - 1)];
-}
-
-/* The block in which the page of this number lies. */
-struct sp_block *sp_block_of(u32 page)
-{
-	return sp_id_entry(page / SP_BLOCK_PAGES)->block;
-}
 
 /* A leaf more, all of its numbers free but for 0, which stands for none. */
 static bool sp_add_leaf(gfp_t gfp)

@@ -344,10 +344,12 @@ static void sp_file_page(struct sp_batch *batch, struct sp_found *found)
 	/* A candidate may have become its twin's since it was collected. */
 	if (sp_is_sharer(block, found->index))
 		return;
-	sp_slot_track(block, found->index);
 	if (filed && slot->signature == signature && !batch->reexamine)
 		return;
-	sp_slot_changed(block, found->index);
+	if (filed || !(block->tracked & BIT_ULL(found->index)))
+		sp_slot_changed(block, found->index);
+	else
+		block->settled &= ~BIT_ULL(found->index);
 	if (!batch->by_dirty && slot->signature != signature) {
 		/* Nothing but this tells whether it changes: wait for a pass. */
 		slot->signature = signature;

@@ -165,7 +165,6 @@ static inline bool sp_vma_merges(struct vm_area_struct *vma)
 /* records.c */
 struct sp_block *sp_block_find(struct sp_space *space, unsigned long addr);
 struct sp_block *sp_block_new(struct sp_space *space, unsigned long addr, bool huge);
-struct sp_block *sp_block_of(u32 page);		/* blockids.c */
 bool sp_block_id_get(struct sp_block *block, gfp_t gfp);
 void sp_block_id_put(struct sp_block *block);
 void sp_block_ids_destroy(void);
@@ -182,6 +181,28 @@ void sp_slot_clear(struct sp_block *block, unsigned int index);
 void sp_forget_range(struct sp_space *space, unsigned long start, unsigned long end);
 int sp_records_init(void);
 void sp_records_destroy(void);
+
+/* blockids.c: a table of tables, each a page. */
+#define SP_LEAF_SHIFT	(PAGE_SHIFT - 3)
+#define SP_LEAF_IDS	BIT(SP_LEAF_SHIFT)
+
+union sp_id {
+	struct sp_block *block;
+	unsigned long next_free;
+};
+
+extern union sp_id **sp_leaves;
+
+static inline union sp_id *sp_id_entry(u32 id)
+{
+	return &sp_leaves[id >> SP_LEAF_SHIFT][id & (SP_LEAF_IDS - 1)];
+}
+
+/* The block in which the page of this number lies. */
+static inline struct sp_block *sp_block_of(u32 page)
+{
+	return sp_id_entry(page / SP_BLOCK_PAGES)->block;
+}
 
 /* The number of a page, never 0. */
 static inline u32 sp_page_number(const struct sp_block *block, unsigned int index)

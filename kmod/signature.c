@@ -5,7 +5,7 @@
  * says where to look: contents are always compared before pages are merged.
  *
  * The *sample* takes one word of each cache line, at an offset that is secret
- * and random, too: pages that differ anywhere in a few lines differ in it with
+ * and random, too, and the same for four lines: pages that differ anywhere in a few lines differ in it with
  * near certainty. Whoever knows the code can still make different pages whose
  * samples are likely to be equal. A sample found to stand for two contents is
  * *crowded*: pages that have it are signed in *full* from then on, and two given
@@ -23,10 +23,12 @@
 #define SP_WORDS	(PAGE_SIZE / sizeof(u64))
 #define SP_LINE_WORDS	(64 / sizeof(u64))
 #define SP_LINES	(SP_WORDS / SP_LINE_WORDS)
+#define SP_GROUP_LINES	4
+#define SP_GROUPS	(SP_LINES / SP_GROUP_LINES)
 #define SP_CROWD_BITS	20
 
 static u64 sp_secret[SP_WORDS];
-static u16 sp_sampled[SP_LINES];	/* index of the word of each line */
+static u8 sp_sampled[SP_GROUPS];	/* the word of each line that is taken */
 static DECLARE_BITMAP(sp_crowd, BIT(SP_CROWD_BITS));
 u64 sp_zero_sample;
 
@@ -43,14 +45,18 @@ static inline u64 sp_nh_fold(__uint128_t sum)
 
 u64 sp_sample(struct page *page)
 {
-	const u64 *word = kmap_local_page(page);
+	const u64 *word = kmap_local_page(page), *at, *key;
 	unsigned int i;
 	__uint128_t sum = 0;
 
-#pragma GCC unroll 8
-	for (i = 0; i < SP_LINES; i += 2)
-		sp_nh_add(&sum, word[sp_sampled[i]] + sp_secret[i],
-			  word[sp_sampled[i + 1]] + sp_secret[i + 1]);
+#pragma GCC unroll 16
+	for (i = 0; i < SP_GROUPS; i++) {
+		at = word + i * SP_GROUP_LINES * SP_LINE_WORDS + sp_sampled[i];
+		key = sp_secret + i * SP_GROUP_LINES;
+		sp_nh_add(&sum, at[0] + key[0], at[SP_LINE_WORDS] + key[1]);
+		sp_nh_add(&sum, at[2 * SP_LINE_WORDS] + key[2],
+			  at[3 * SP_LINE_WORDS] + key[3]);
+	}
 	kunmap_local(word);
 	return sp_nh_fold(sum);
 }
@@ -84,7 +90,7 @@ void sp_signature_init(void)
 	unsigned int i;
 
 	get_random_bytes(sp_secret, sizeof(sp_secret));
-	for (i = 0; i < SP_LINES; i++)
-		sp_sampled[i] = i * SP_LINE_WORDS + get_random_u32() % SP_LINE_WORDS;
+	for (i = 0; i < SP_GROUPS; i++)
+		sp_sampled[i] = get_random_u32() % SP_LINE_WORDS;
 	sp_zero_sample = sp_sample(ZERO_PAGE(0));
 }

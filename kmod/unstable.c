@@ -27,6 +27,7 @@
 static u32 **sp_segments;		/* of buckets, each a page */
 static unsigned int sp_nr_segments, sp_max_segments;
 static u32 sp_nr_buckets;		/* in use */
+static u32 sp_bucket_mask;		/* rounded up to a power of two, less 1 */
 
 static u32 *sp_bucket(u32 nr)
 {
@@ -36,10 +37,15 @@ static u32 *sp_bucket(u32 nr)
 /* The bucket of a key: what is not split yet stays with its lower half. */
 static u32 *sp_bucket_of(u32 signature)
 {
-	u32 mask = roundup_pow_of_two(sp_nr_buckets) - 1;
-	u32 nr = signature & mask;
+	u32 nr = signature & sp_bucket_mask;
 
-	return sp_bucket(nr < sp_nr_buckets ? nr : nr & (mask >> 1));
+	return sp_bucket(nr < sp_nr_buckets ? nr : nr & (sp_bucket_mask >> 1));
+}
+
+static void sp_set_buckets(u32 nr)
+{
+	sp_nr_buckets = nr;
+	sp_bucket_mask = roundup_pow_of_two(nr) - 1;
 }
 
 static union sp_slot *sp_page_slot(u32 page)
@@ -76,13 +82,14 @@ static bool sp_segment_for(u32 nr)
 /* One more bucket takes its part of its lower half. Best effort. */
 static void sp_grow(void)
 {
-	u32 half = rounddown_pow_of_two(sp_nr_buckets), page, *link, *into;
+	u32 nr = sp_nr_buckets, half, page, *link, *into;
 
-	if (!sp_segment_for(sp_nr_buckets))
+	if (!(nr & (SP_SEGMENT_BUCKETS - 1)) && !sp_segment_for(nr))
 		return;
-	link = sp_bucket(sp_nr_buckets - half);
-	into = sp_bucket(sp_nr_buckets);
-	sp_nr_buckets++;
+	sp_set_buckets(nr + 1);
+	half = (sp_bucket_mask + 1) / 2;
+	link = sp_bucket(nr - half);
+	into = sp_bucket(nr);
 	while ((page = *link)) {
 		union sp_slot *slot = sp_page_slot(page);
 
@@ -106,7 +113,7 @@ static void sp_shrink(void)
 		link = &sp_page_slot(*link)->next;
 	*link = *sp_bucket(last);
 	*sp_bucket(last) = 0;
-	sp_nr_buckets--;
+	sp_set_buckets(last);
 	if (sp_nr_buckets <= (sp_nr_segments - 1) << SP_SEGMENT_SHIFT)
 		free_page((unsigned long)sp_segments[--sp_nr_segments]);
 }
@@ -172,7 +179,7 @@ int sp_unstable_init(void)
 {
 	if (!sp_segment_for(0))
 		return -ENOMEM;
-	sp_nr_buckets = SP_SEGMENT_BUCKETS;
+	sp_set_buckets(SP_SEGMENT_BUCKETS);
 	return 0;
 }
 

@@ -11,9 +11,12 @@ import time
 from typing import Protocol
 
 from harness.errors import CheckFailed
+from harness.guest.errors import CommandTimeout
 
 _POLL_SECONDS = 0.05
 _FOLDER = "/sys/kernel/livepatch"
+_SHOWN_BY_SYSRQ = "lt"
+"""What a disabling that does not end leaves in the kernel log: what the CPUs do, and where every task is."""
 
 
 class Files(Protocol):
@@ -22,8 +25,8 @@ class Files(Protocol):
     def read_files(self, paths: list[str]) -> dict[str, bytes | None]:
         """Return files; None for one that cannot be read."""
 
-    def write(self, path: str, text: str) -> None:
-        """Write to a file."""
+    def write(self, path: str, text: str, timeout: float = 60) -> None:
+        """Write to a file; raises CommandTimeout."""
 
 
 def _transition(guest: Files, name: str) -> bytes | None:
@@ -40,7 +43,13 @@ def disable(guest: Files, name: str, timeout: float) -> None:
     """Disable a livepatch and wait until it is gone; nothing to do for a module that is no livepatch."""
     if _transition(guest, name) is None:
         return
-    guest.write(f"{_FOLDER}/{name}/enabled", "0")
+    try:
+        # It takes as long as the module's own callbacks, and as every task to schedule once for each function.
+        guest.write(f"{_FOLDER}/{name}/enabled", "0", timeout)
+    except CommandTimeout:
+        for what in _SHOWN_BY_SYSRQ:
+            guest.write("/proc/sysrq-trigger", what)
+        raise
     _wait(guest, name, (None,), "unpatched", timeout)
 
 
