@@ -34,6 +34,13 @@ def install(guest: Guest) -> None:
         guest.put(script.read_bytes(), f"{FOLDER}/inguest/{script.name}")
 
 
+def python_environment(seed: int, instance: int) -> dict[str, str]:
+    """Return what makes an instance of the Python program the same in every run."""
+    # Hashes are randomised as anywhere. With a threshold of its own choosing malloc puts large objects now on pages of
+    # their own, now on the heap, as the addresses of this start happen to be: then no two runs could merge the same.
+    return {"PYTHONHASHSEED": str((seed * 1000 + instance) % 2**32), "MALLOC_MMAP_THRESHOLD_": "131072"}
+
+
 class Programs(ABC):
     """Some instances of one program."""
 
@@ -87,13 +94,9 @@ class PythonPrograms(Programs):
     def start(self) -> None:
         """Start all instances at once."""
         for instance in range(self._count):
-            # Randomised as anywhere, and yet the same in every run.
-            hash_seed = (self._seed * 1000 + instance) % 2**32
             command = [*EXEC_MERGE, "python3", "-m", "inguest.python_program"]
             arguments = [str(self._seed), str(instance), str(self._mib)]
-            # With a threshold of its own choosing malloc puts large objects now on pages of their own, now on the heap,
-            # as the addresses of this start happen to be: then no two runs could merge the same.
-            env = {"PYTHONHASHSEED": str(hash_seed), "MALLOC_MMAP_THRESHOLD_": "131072"}
+            env = python_environment(self._seed, instance)
             self._streams.append(self._guest.spawn([*command, *arguments], env=env, cwd=FOLDER))
         self._models = [Data(self._seed, instance, self._mib) for instance in range(self._count)]
         self.pids = [pid for pid in self._ask_all({"ask": "pid"}) if isinstance(pid, int)]

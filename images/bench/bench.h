@@ -56,6 +56,17 @@ void spawn_workers(unsigned int count);
 void ask_worker(unsigned int worker, const char *line, const char *label);
 void end_workers(void);
 
+/* programs.c: real programs. */
+void launch(char **words, unsigned int count);
+void ask_program(unsigned int number, const char *question, const char *expected);
+void count_programs(const char *label);
+int64_t possible_of_programs(void);
+void end_programs(void);
+
+/* steps.c */
+void count_steps(char **names, unsigned int count);
+void say_steps(const char *label);
+
 /* script.c */
 void run_script(const char *path);
 unsigned int split(char *line, char **words);

@@ -16,6 +16,12 @@
  *	memory LABEL			record free memory, slabs and what the module took
  *	watch				begin to note how late a timer fires
  *	watched LABEL			record how late it fired since then
+ *	launch NAME=VALUE ... PROGRAM ARGUMENT ...
+ *					a real program, numbered from 0, all of whose memory is to be merged
+ *	ask PROGRAM QUESTION ANSWER	in which the answer may have spaces; another answer ends the case
+ *	programs LABEL			record how many pages they have; from now on a TARGET may be "possible"
+ *	steps FUNCTION ...		begin to count calls of the first of these that the kernel has
+ *	stepped LABEL			record how many there were
  *	end				end all processes
  */
 #include "bench.h"
@@ -61,6 +67,31 @@ static const char *after(const char *line, unsigned int skip)
 	return line;
 }
 
+static int64_t target(const char *word)
+{
+	return strcmp(word, "possible") ? atoll(word) : possible_of_programs();
+}
+
+/* Of programs, and of calls that are counted; false for anything else. */
+static bool carried_out_more(const char *line, char **words, unsigned int count)
+{
+	const char *name = words[0];
+
+	if (!strcmp(name, "launch") && count > 1)
+		launch(words + 1, count - 1);
+	else if (!strcmp(name, "ask") && count > 3)
+		ask_program((unsigned int)atoi(words[1]), words[2], after(line, 3));
+	else if (!strcmp(name, "programs") && count == 2)
+		count_programs(words[1]);
+	else if (!strcmp(name, "steps") && count > 1)
+		count_steps(words + 1, count - 1);
+	else if (!strcmp(name, "stepped") && count == 2)
+		say_steps(words[1]);
+	else
+		return false;
+	return true;
+}
+
 static void carry_out(const char *line)
 {
 	char copy[MAX_LINE], *words[MAX_WORDS];
@@ -86,9 +117,9 @@ static void carry_out(const char *line)
 	else if (!strcmp(name, "passes") && count == 3)
 		run_passes(words[1], (unsigned int)atoi(words[2]));
 	else if (!strcmp(name, "curve") && count == 5)
-		run_curve(words[1], (unsigned int)atoi(words[2]), atoll(words[3]), (unsigned int)atoi(words[4]));
+		run_curve(words[1], (unsigned int)atoi(words[2]), target(words[3]), (unsigned int)atoi(words[4]));
 	else if (!strcmp(name, "race") && count == 5)
-		run_race(words[1], atol(words[2]), atoll(words[3]), (unsigned int)atoi(words[4]));
+		run_race(words[1], atol(words[2]), target(words[3]), (unsigned int)atoi(words[4]));
 	else if (!strcmp(name, "timed") && count == 4)
 		timed(words[1], words[2], words[3]);
 	else if (!strcmp(name, "counters") && count == 2)
@@ -99,9 +130,10 @@ static void carry_out(const char *line)
 		start_watch();
 	else if (!strcmp(name, "watched") && count == 2)
 		stop_watch(words[1]);
-	else if (!strcmp(name, "end"))
+	else if (!strcmp(name, "end")) {
+		end_programs();
 		end_workers();
-	else
+	} else if (!carried_out_more(line, words, count))
 		die("not understood: %s", line);
 }
 

@@ -11,6 +11,9 @@
  *	advise AREA ADVICE			madvise the whole area; answers what it took
  *	write AREA FIRST COUNT			one word into each page; answers what each took
  *	forkwrite AREA FIRST COUNT		the same after a fork, while the child lives
+ *	protect AREA FIRST STRIDE		every so many pages one read-only: a mapping of its own
+ *	children AREA COUNT			processes that share everything, and do nothing
+ *	move AREA PAGE NODE			to another NUMA node; answers what it took
  */
 #define _GNU_SOURCE
 #include "bench.h"
@@ -21,7 +24,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <x86intrin.h>
@@ -29,6 +34,7 @@
 #include "../guest/memwork/content.h"
 
 #define MAX_AREAS 16
+#define MPOL_MF_MOVE_ALL 4
 
 struct area {
 	char *start;
@@ -135,15 +141,24 @@ static void timed_writes(struct area *area, uint64_t first, uint64_t count, char
 	munmap(ticks, count * 8);
 }
 
-static void forked_writes(struct area *area, uint64_t first, uint64_t count, char *answer)
+static pid_t idle_child(void)
 {
 	pid_t child = fork();
 
 	if (child < 0)
 		die("fork: %s", strerror(errno));
-	if (!child)
+	if (!child) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		for (;;)
 			pause();
+	}
+	return child;
+}
+
+static void forked_writes(struct area *area, uint64_t first, uint64_t count, char *answer)
+{
+	pid_t child = idle_child();
+
 	timed_writes(area, first, count, answer);
 	kill(child, SIGKILL);
 	waitpid(child, NULL, 0);
@@ -156,6 +171,28 @@ static void advise(struct area *area, int advice, char *answer)
 	if (madvise(area->start, area->bytes, advice))
 		die("madvise %d: %s", advice, strerror(errno));
 	snprintf(answer, MAX_LINE, "took_ns=%llu", (unsigned long long)(now_ns() - began));
+}
+
+static void protect(struct area *area, uint64_t first, uint64_t stride)
+{
+	for (uint64_t page = first; page * PAGE_BYTES < area->bytes; page += stride)
+		if (mprotect(page_at(area, page), PAGE_BYTES, PROT_READ))
+			die("mprotect: %s", strerror(errno));
+}
+
+/* A page that others map, too: all of them have to be found. */
+static void move(struct area *area, uint64_t page, int node, char *answer)
+{
+	void *address = page_at(area, page);
+	int status = -1;
+	uint64_t began = __rdtsc();
+	long left = syscall(SYS_move_pages, 0, 1ul, &address, &node, &status, MPOL_MF_MOVE_ALL);
+	uint64_t took = __rdtsc() - began;
+
+	if (left || status != node)
+		die("page %llu does not move to node %d: %ld, %d, %s", (unsigned long long)page, node, left, status,
+		    strerror(errno));
+	snprintf(answer, MAX_LINE, "took_ns=%llu", (unsigned long long)took);
 }
 
 static void obey(char *line, char *answer)
@@ -187,6 +224,13 @@ static void obey(char *line, char *answer)
 		timed_writes(area, n[0], n[1], answer);
 	else if (count == 4 && !strcmp(words[0], "forkwrite"))
 		forked_writes(area, n[0], n[1], answer);
+	else if (count == 4 && !strcmp(words[0], "protect"))
+		protect(area, n[0], n[1]);
+	else if (count == 4 && !strcmp(words[0], "move"))
+		move(area, n[0], (int)n[1], answer);
+	else if (count == 3 && !strcmp(words[0], "children"))
+		while (n[0]--)
+			idle_child();
 	else
 		die("%s with %u words", words[0], count);
 }

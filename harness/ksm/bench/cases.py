@@ -9,9 +9,11 @@ from typing import Literal
 import msgspec
 
 from harness.ksm.bench.content import MADV_MERGEABLE, MADV_UNMERGEABLE, Memory, memory_of
+from harness.ksm.bench.programs import CONTENT as PROGRAMS
+from harness.ksm.bench.programs import FILES_MIB, ProgramMemory
 from harness.ksm.content import Kind as PageKind
 
-Kind = Literal["passes", "curve", "time", "writes", "unmerge", "memory", "latency", "sparse"]
+Kind = Literal["passes", "curve", "time", "writes", "unmerge", "memory", "latency", "sparse", "rmap"]
 STEADY_PASSES = 20
 CURVE_ROUNDS = 64
 """Rounds of a pass in a curve."""
@@ -26,6 +28,10 @@ SPARSE_PAGES = 1024
 """In each of the two."""
 WRITTEN = 512
 """Pages that each way of writing is measured with."""
+MAPPINGS, CHILDREN = 1000, 4
+"""Of a process, one of whose pages is merged, and how often it forks."""
+STEPS = "anon_vma_interval_tree_iter_next anon_rmap_tree_iter_next"
+"""Kernel functions that go from mapping to mapping: of 6.12, and of 7.3."""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -61,19 +67,29 @@ class Case(msgspec.Struct, frozen=True):
         return ", ".join([self.content, *(mark for mark in marks if mark)])
 
     @property
-    def memory(self) -> Memory:
+    def has_programs(self) -> bool:
+        """Whether the processes are real programs."""
+        return self.content == PROGRAMS
+
+    @property
+    def memory(self) -> Memory | ProgramMemory:
         """What the processes hold."""
+        if self.has_programs:
+            return ProgramMemory(self.processes, self.pages // 256, self.seed)
         return memory_of(self.content, self.processes, self.pages, self.seed, huge=self.huge)
 
     @property
     def memory_mib(self) -> int:
         """How much memory the guest needs."""
-        return self.memory.pages // 256 * 5 // 4 + self.processes // 4 + SYSTEM_MIB
+        more = FILES_MIB if self.has_programs else 0
+        if self.kind == "rmap":
+            return 1024
+        return self.memory.pages // 256 * 5 // 4 + self.processes // 4 + SYSTEM_MIB + more
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """More arguments for the guest's kernel."""
-        return ("preempt=full",) if self.kind == "latency" else ()
+        return _ARGUMENTS.get(self.kind, ())
 
     def script(self) -> str:
         """Return the lines that the guest carries out."""
@@ -101,18 +117,24 @@ def _passes(case: Case) -> Iterator[str]:
     for number in range(1, case.steady_passes + 3):
         yield f"passes {('first', 'second')[number - 1] if number < 3 else 'steady'} 1"
         yield from memory.rewrite(number)
+    yield from memory.verify()
+
+
+def _target(case: Case) -> int | str:
+    """Of programs only the guest knows."""
+    memory = case.memory
+    return memory.possible(use_zero_pages=case.use_zero_pages) if isinstance(memory, Memory) else "possible"
 
 
 def _curve(case: Case) -> Iterator[str]:
     yield from _filled(case)
-    possible = case.memory.possible(use_zero_pages=case.use_zero_pages)
-    yield f"curve curve {max(case.memory.pages // CURVE_ROUNDS, 1)} {possible} {CURVE_PASSES}"
+    yield f"curve curve {max(case.memory.pages // CURVE_ROUNDS, 1)} {_target(case)} {CURVE_PASSES}"
+    yield from case.memory.verify()
 
 
 def _time(case: Case) -> Iterator[str]:
     yield from _filled(case)
-    possible = case.memory.possible(use_zero_pages=case.use_zero_pages)
-    yield f"race race {LOOK_US} {possible} {LOOKS}"
+    yield f"race race {LOOK_US} {_target(case)} {LOOKS}"
 
 
 def _writes(case: Case) -> Iterator[str]:
@@ -178,6 +200,31 @@ def _sparse(case: Case) -> Iterator[str]:
     yield f"measure unmergeable 0 advise 1 {MADV_UNMERGEABLE}"
 
 
+def _rmap(case: Case) -> Iterator[str]:
+    """Two processes with one page in common, of which the first has many mappings and children.
+
+    Migration has to find all who map that page. Area 0 of the second is that page; it moves between two NUMA nodes.
+    """
+    key, page = case.seed << 40, MAPPINGS // 2
+    yield "spawn 2"
+    yield f"to 0 map {MAPPINGS} 0"
+    yield f"to 0 fill 0 0 {MAPPINGS} {PageKind.FILLED:d} {key} 1"
+    yield "to 0 protect 0 1 2"
+    yield "to 1 map 1 0"
+    yield f"to 1 fill 0 0 1 {PageKind.FILLED:d} {key + page} 0"
+    for process in (0, 1):
+        yield f"to {process} advise 0 {MADV_MERGEABLE}"
+    yield "start"
+    yield "passes merging 4"
+    yield f"to 0 children 0 {CHILDREN}"
+    yield "to 1 move 0 0 0"
+    yield "measure move 1 move 0 0 1"
+    yield f"steps {STEPS}"
+    yield "to 1 move 0 0 0"
+    yield "stepped steps"
+
+
+_ARGUMENTS: Mapping[Kind, tuple[str, ...]] = {"latency": ("preempt=full",), "rmap": ("numa=fake=2",)}
 _SCRIPTS: Mapping[Kind, Callable[[Case], Iterator[str]]] = {
     "passes": _passes,
     "curve": _curve,
@@ -187,4 +234,5 @@ _SCRIPTS: Mapping[Kind, Callable[[Case], Iterator[str]]] = {
     "memory": _memory,
     "latency": _latency,
     "sparse": _sparse,
+    "rmap": _rmap,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.ksm.bench.figures import curve_of, figures_of
+from harness.ksm.bench.figures import curve_of, figures_of, passes_of
 from harness.ksm.bench.machine import Material
 from harness.ksm.bench.records import Record
 from harness.ksm.bench.result import BenchResult, Inputs
@@ -16,6 +16,7 @@ from harness.store import file_sha256
 def collect(set_: str, material: Material, done: Mapping[Job, list[Record]]) -> BenchResult:
     """Return the figures of all cases, in their order."""
     curves = [curve_of(job.case, job.merger, records) for job, records in done.items()]
+    passes = [passes_of(job.case, job.merger, records) for job, records in done.items()]
     return BenchResult(
         set=set_,
         inputs=Inputs(
@@ -28,4 +29,5 @@ def collect(set_: str, material: Material, done: Mapping[Job, list[Record]]) -> 
         ),
         figures=[figure for job, records in done.items() for figure in figures_of(job.case, job.merger, records)],
         curves=[curve for curve in curves if curve is not None],
+        passes=[costs for costs in passes if costs is not None],
     )

@@ -7,9 +7,11 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 
-from harness.ksm.bench.cases import Case, Kind
+from harness.errors import CheckFailed
+from harness.ksm.bench.cases import CHILDREN, Case, Kind
+from harness.ksm.bench.content import Memory
 from harness.ksm.bench.records import Record, labelled
-from harness.ksm.bench.result import Curve, Figure
+from harness.ksm.bench.result import Curve, Figure, PassCosts
 from harness.ksm.protocol import PAGE_BYTES
 from harness.ksm.result import Merger
 
@@ -37,10 +39,24 @@ def curve_of(case: Case, merger: Merger, records: Sequence[Record]) -> Curve | N
     return Curve(
         case=case,
         merger=merger,
-        possible=case.memory.possible(use_zero_pages=case.use_zero_pages),
+        possible=_possible(case, list(records)),
         scanner_instructions=list(itertools.accumulate(point["scanner_ns"] for point in points)),
         saved=[point["saved"] for point in points],
     )
+
+
+def _pages(case: Case, records: list[Record]) -> int:
+    """All pages that are registered: as the case says, or as the guest has counted."""
+    counted = labelled(records, "counted")
+    return counted[0]["pages"] if counted else case.memory.pages
+
+
+def _possible(case: Case, records: list[Record]) -> int:
+    """Pages that merging can save."""
+    memory = case.memory
+    if isinstance(memory, Memory):
+        return memory.possible(use_zero_pages=case.use_zero_pages)
+    return labelled(records, "counted")[0]["possible"]
 
 
 def _differences(records: list[Record], *labels: str, name: str = "scanner_ns") -> list[int]:
@@ -48,23 +64,40 @@ def _differences(records: list[Record], *labels: str, name: str = "scanner_ns") 
     return [after[name] - before[name] for before, after in itertools.pairwise(chosen)]
 
 
+def _pass_costs(records: list[Record]) -> list[int]:
+    return _differences(records, "ready", "first", "second", "steady")
+
+
+def passes_of(case: Case, merger: Merger, records: Sequence[Record]) -> PassCosts | None:
+    """Return what each pass cost, for a case of that kind that shows more than growth."""
+    if case.kind != "passes":
+        return None
+    costs = _pass_costs(list(records))
+    return PassCosts(case=case, merger=merger, pages=_pages(case, list(records)), scanner_instructions=costs)
+
+
 def _passes(case: Case, records: list[Record]) -> Metrics:
-    costs = [cost / case.memory.pages for cost in _differences(records, "ready", "first", "second", "steady")]
+    pages = _pages(case, records)
+    costs = [cost / pages for cost in _pass_costs(records)]
     yield "first pass", costs[0], PER_PAGE
     yield "second pass", costs[1], PER_PAGE
     yield "steady state", fmean(costs[2:]), PER_PAGE
     yield "steady state, cheapest pass", min(costs[2:]), PER_PAGE
     yield "steady state, dearest pass", max(costs[2:]), PER_PAGE
-    last = records[-1]
+    steady = labelled(records, "steady")
+    if "ksm.pages_skipped" in steady[-1].values:
+        skipped = _differences(records, "second", "steady", name="ksm.pages_skipped")
+        yield "steady state, pages skipped in a pass", fmean(skipped) * 100 / pages, "%"
+    last = steady[-1]
     yield "pages saved", last.saved, PAGES
-    yield "pages not saved", case.memory.possible(use_zero_pages=case.use_zero_pages) - last.saved, PAGES
+    yield "pages not saved", _possible(case, records) - last.saved, PAGES
     if case.huge:
         yield "huge pages split", last.values.get("vmstat.thp_split_pmd", 0), PAGES
 
 
-def _milestones(case: Case, points: list[Record], name: str, metric: str) -> Metrics:
+def _milestones(case: Case, records: list[Record], points: list[Record], name: str, metric: str) -> Metrics:
     """Yield what the named field came to when so many percent were saved; nothing for what was never reached."""
-    possible = case.memory.possible(use_zero_pages=case.use_zero_pages)
+    possible = _possible(case, records)
     left = list(MILESTONES)
     for point in points:
         while left and point["saved"] * 100 >= left[0] * possible:
@@ -75,11 +108,11 @@ def _curve(case: Case, records: list[Record]) -> Metrics:
     points = labelled(records, "curve")
     sums = itertools.accumulate(point["scanner_ns"] for point in points)
     summed = [Record("curve", {**point.values, "sum": total}) for point, total in zip(points, sums, strict=True)]
-    return _milestones(case, summed, "sum", "scanner")
+    return _milestones(case, records, summed, "sum", "scanner")
 
 
 def _time(case: Case, records: list[Record]) -> Metrics:
-    return _milestones(case, labelled(records, "race"), "wall_ns", "virtual time")
+    return _milestones(case, records, labelled(records, "race"), "wall_ns", "virtual time")
 
 
 def _writes(case: Case, records: list[Record]) -> Metrics:
@@ -89,7 +122,7 @@ def _writes(case: Case, records: list[Record]) -> Metrics:
         yield f"write, {name}", record["sum"] / record["count"], PER_PAGE
         yield f"write, {name}, median", record["median"], PER_PAGE
     (advice,) = labelled(records, "unmergeable")
-    if labelled(records, "before_advice")[0].saved >= case.memory.possible(use_zero_pages=case.use_zero_pages):
+    if labelled(records, "before_advice")[0].saved >= _possible(case, records):
         # All are merged: in-tree's counters hear of this only with the next pass.
         yield "MADV_UNMERGEABLE", advice["took_ns"] / case.pages, PER_PAGE
 
@@ -102,14 +135,17 @@ def _unmerge(case: Case, records: list[Record]) -> Metrics:
 
 def _memory(case: Case, records: list[Record]) -> Metrics:
     before, registered, merged = (labelled(records, label)[0] for label in ("before", "registered", "merged"))
-    pages = case.memory.pages
+    pages = _pages(case, records)
 
     def slabs(record: Record) -> int:
         return sum(value for name, value in record.values.items() if _is_cache(name))
 
     own = slabs(merged) - slabs(before)
     yield "slab per page", own / pages, BYTES
-    yield "slab per address space", (slabs(registered) - slabs(before)) / case.processes, BYTES
+    if merged.in_trees:
+        yield "slab per merged page", own / merged.in_trees, BYTES
+    if not case.has_programs:  # whose address spaces are registered when they start
+        yield "slab per address space", (slabs(registered) - slabs(before)) / case.processes, BYTES
     if "samepage.metadata_bytes" in merged.values:
         yield "metadata_bytes per page", merged["samepage.metadata_bytes"] / pages, BYTES
     if "module.core_bytes" in merged.values:
@@ -140,6 +176,15 @@ def _sparse(case: Case, records: list[Record]) -> Metrics:
     yield "MADV_UNMERGEABLE of 32 GiB", advice["took_ns"], TOTAL
 
 
+def _rmap(case: Case, records: list[Record]) -> Metrics:
+    del case
+    if labelled(records, "merging")[-1].saved != 1:
+        raise CheckFailed("the page that is to move was not merged")
+    (move,), (steps,) = labelled(records, "move"), labelled(records, "steps")
+    yield "moving a merged page", move["took_ns"], TOTAL
+    yield f"steps of the rmap walks, {CHILDREN + 2} sharers", steps["steps"], "steps"
+
+
 _METRICS: Mapping[Kind, Callable[[Case, list[Record]], Metrics]] = {
     "passes": _passes,
     "curve": _curve,
@@ -149,4 +194,5 @@ _METRICS: Mapping[Kind, Callable[[Case, list[Record]], Metrics]] = {
     "memory": _memory,
     "latency": _latency,
     "sparse": _sparse,
+    "rmap": _rmap,
 }

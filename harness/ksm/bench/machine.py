@@ -25,6 +25,7 @@ from harness.image import Image, ensure_image
 from harness.image.cpio import newc_archive
 from harness.image.programs import compile_program
 from harness.image.recipe import Program, load_image_recipe
+from harness.ksm.bench.programs import program_files
 from harness.module.build import BuiltModule, build_module
 from harness.sandbox import Sandbox
 from harness.store import built_folder, key_of
@@ -82,6 +83,10 @@ class Work(Protocol):
     def arguments(self) -> tuple[str, ...]:
         """More arguments for the guest's kernel."""
 
+    @property
+    def has_programs(self) -> bool:
+        """Whether the guest needs Python."""
+
     def script(self) -> str:
         """Return the lines that the guest carries out."""
 
@@ -133,6 +138,8 @@ def measure(
     if merger == "samepage":
         assert material.module is not None
         files["module.ko"] = (0o644, material.module.ko.read_bytes())
+    if case.has_programs:
+        files |= program_files(config)
     initramfs = folder / "initramfs"
     initramfs.write_bytes(newc_archive(files))
     try:

@@ -46,6 +46,17 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
     """Pages."""
 
 
+class PassCosts(msgspec.Struct, frozen=True, kw_only=True):
+    """What each pass cost."""
+
+    case: Case
+    merger: Merger
+    pages: int
+    """Registered."""
+    scanner_instructions: list[int]
+    """Of the merging threads, of each pass in order."""
+
+
 class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the figures follow from, besides the cases."""
 
@@ -67,6 +78,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     inputs: Inputs
     figures: list[Figure]
     curves: list[Curve]
+    passes: list[PassCosts] = []
 
 
 class _HistoryLine(msgspec.Struct, frozen=True):

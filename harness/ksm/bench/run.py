@@ -13,6 +13,7 @@ from pathlib import Path
 from harness.config import Config
 from harness.ksm.bench.cases import Case
 from harness.ksm.bench.machine import Material, measure
+from harness.ksm.bench.programs import files_key, program_files
 from harness.ksm.bench.records import Record, parse
 from harness.ksm.result import Merger
 from harness.progress import step
@@ -79,7 +80,8 @@ def _measure(config: Config, material: Material, job: Job, folder: Path, stop: t
 
 
 def _kept(config: Config, key: str, job: Job) -> Path:
-    name = key_of(key, job.case.script(), str(job.case.memory_mib), *job.case.arguments)
+    files = [files_key(program_files(config))] if job.case.has_programs else []
+    name = key_of(key, job.case.script(), str(job.case.memory_mib), *job.case.arguments, *files)
     return config.cache / "bench" / "records" / f"{name}.txt"
 
 

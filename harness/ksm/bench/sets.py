@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from harness.ksm.bench.cases import Case
+from harness.ksm.bench.cases import MAPPINGS, Case
 from harness.ksm.bench.content import CLASSES
+from harness.ksm.bench.programs import CONTENT as PROGRAMS
 
 ALL_CONTENTS = (*CLASSES, "mixed")
 MIB = 256
 """Pages."""
 GROWTH_PASSES = 2
+GROWTH_CONTENTS = ("unique", "mixed")
+HUGE_CONTENTS = ("zero", "same", "groups", "unique", "mixed")
 
 
 def content_cases(
@@ -27,47 +30,65 @@ def content_cases(
 
 def short_set() -> list[Case]:
     """Fits in ten minutes on two cores."""
-    pages = 8 * MIB
+    pages = 4 * MIB
     return [
-        *content_cases(ALL_CONTENTS, 4, pages, 3, smart=(True,)),
-        *content_cases(ALL_CONTENTS, 4, pages, 1, smart=(False,)),
-        *_others(pages, seeds=3),
-        *_growth(sizes=(4 * MIB, 16 * MIB, 64 * MIB), processes=(1, 16, 128), at=32 * MIB),
+        *content_cases(ALL_CONTENTS, 4, pages, 1),
+        *content_cases(("unique", "groups", "mixed"), 4, pages, 3, smart=(True,)),
+        *_huge(pages, seeds=1),
+        *_programs(pages, seeds=1, smart=(True,)),
+        *_others(pages, seeds=1),
+        *_growth(sizes=(4 * MIB, 16 * MIB, 64 * MIB), processes=(1, 16, 128), at=16 * MIB),
     ]
 
 
 def long_set() -> list[Case]:
-    """Everything, at the size of 4 x 64 MiB, three seeds, and growth to 4 GiB and 512 processes."""
-    pages = 64 * MIB
+    """Everything, at the size of 4 x 16 MiB, three seeds, and growth to 4 GiB and 512 processes."""
+    pages = 16 * MIB
     return [
         *content_cases(ALL_CONTENTS, 4, pages, 3),
+        *_huge(pages, seeds=3),
+        *_programs(pages, seeds=3),
         *_others(pages, seeds=3),
-        *_growth(sizes=(64 * MIB, 256 * MIB, 1024 * MIB, 4096 * MIB), processes=(1, 4, 16, 64, 256, 512), at=256 * MIB),
+        *_growth(sizes=(64 * MIB, 256 * MIB, 1024 * MIB, 4096 * MIB), processes=(1, 4, 16, 64, 256, 512), at=64 * MIB),
     ]
+
+
+def _huge(pages: int, seeds: int) -> Iterator[Case]:
+    for content in HUGE_CONTENTS:
+        for seed in range(1, seeds + 1):
+            yield Case("passes", content, 4, pages, seed, huge=True)
+
+
+def _programs(pages: int, seeds: int, *, smart: tuple[bool, ...] = (True, False)) -> Iterator[Case]:
+    for seed in range(1, seeds + 1):
+        for smart_scan in smart:
+            yield Case("passes", PROGRAMS, 4, pages, seed, smart_scan)
+    yield Case("curve", PROGRAMS, 4, pages)
+    yield Case("memory", PROGRAMS, 4, pages)
 
 
 def _others(pages: int, seeds: int) -> Iterator[Case]:
     for seed in range(1, seeds + 1):
         yield Case("curve", "mixed", 4, pages, seed)
         yield Case("time", "mixed", 4, pages, seed)
+        yield Case("writes", "same", 4, pages, seed)
+        yield Case("unmerge", "mixed", 4, pages, seed)
     for content in ("same", "groups"):
         yield Case("curve", content, 4, pages)
         yield Case("unmerge", content, 4, pages)
-    yield Case("writes", "same", 4, pages)
     yield Case("writes", "zero", 4, pages, use_zero_pages=True)
-    for content in ("unique", "same", "groups"):
+    for content in ("unique", "same", "groups", "mixed"):
         yield Case("memory", content, 4, pages)
     yield Case("memory", "unique", 64, 16)
-    for content in ("unique", "same", "groups"):
-        yield Case("passes", content, 4, pages, huge=True)
     for content in ("mixed", "unique"):
         yield Case("latency", content, 4, pages)
     yield Case("sparse", "unique", 1, 1024)
+    yield Case("rmap", "unique", 2, MAPPINGS)
 
 
 def _growth(sizes: tuple[int, ...], processes: tuple[int, ...], at: int) -> Iterator[Case]:
     """Yield a few passes over `sizes` pages in 4 processes, and over `at` pages in so many processes."""
-    for content in ("unique", "mixed"):
+    for content in GROWTH_CONTENTS:
         for size in sizes:
             yield Case("passes", content, 4, size // 4, smart_scan=False, steady_passes=GROWTH_PASSES)
         for count in processes:

@@ -60,6 +60,11 @@ class Job:
         """None."""
         return ()
 
+    @property
+    def has_programs(self) -> bool:
+        """The case's."""
+        return self.case.has_programs
+
     def script(self) -> str:
         """Return the guest's script: fill, skip, count."""
         return "".join(f"{line}\n" for line in self._lines())

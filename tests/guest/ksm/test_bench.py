@@ -32,10 +32,32 @@ def test_two_runs_of_a_case_give_the_same_bytes(config: Config, tmp_path: Path, 
     assert figures["steady state, cheapest pass"] <= figures["steady state"] <= figures["steady state, dearest pass"]
 
 
+def test_real_programs_answer_right_and_are_merged(config: Config, tmp_path: Path) -> None:
+    """In a guest without disks: a wrong answer would end the case."""
+    case = Case("passes", "programs", 2, 256, steady_passes=2)
+    material = prepare(config, config.kernel, module=True)
+    records = parse(measure(config, material, "samepage", case, tmp_path, TIMEOUT))
+    figures = {figure.metric: figure.value for figure in figures_of(case, "samepage", records)}
+    assert figures["pages saved"] > 100
+    assert figures["pages not saved"] < figures["pages saved"] / 5
+
+
+@pytest.mark.parametrize("merger", get_args(Merger))
+def test_steps_of_a_migration_are_counted(config: Config, tmp_path: Path, merger: Merger) -> None:
+    case = Case("rmap", "unique", 2, 1000)
+    material = prepare(config, config.kernel, module=merger == "samepage")
+    records = parse(measure(config, material, merger, case, tmp_path, TIMEOUT))
+    (steps,) = [figure.value for figure in figures_of(case, merger, records) if figure.unit == "steps"]
+    assert steps > 0
+    if merger == "samepage":
+        assert steps < 100
+
+
 @dataclass(frozen=True)
 class Nonsense:
     memory_mib: int = 64
     arguments: tuple[str, ...] = ()
+    has_programs: bool = False
 
     def script(self) -> str:
         return "spawn 1\njuggle 3\n"

@@ -13,7 +13,7 @@ from harness.errors import CheckFailed, SamepageError
 from harness.ksm.bench import result as results
 from harness.ksm.bench.cases import Case
 from harness.ksm.bench.content import memory_of
-from harness.ksm.bench.figures import curve_of, figures_of
+from harness.ksm.bench.figures import curve_of, figures_of, passes_of
 from harness.ksm.bench.records import parse
 from harness.ksm.bench.report import write_report
 from harness.ksm.bench.result import BenchResult, Curve, Figure, Inputs
@@ -66,6 +66,26 @@ def test_figures_of_passes() -> None:
     assert values["steady state"] == 2
     assert values["steady state, dearest pass"] == 3
     assert values["pages saved"] == 3
+
+
+def test_programs_are_counted_by_the_guest() -> None:
+    case = Case("passes", "programs", 4, 1024, steady_passes=1)
+    text = "counted pages=100 possible=60\n"
+    for label, ns, saved in (("ready", 0, 0), ("first", 500, 0), ("second", 900, 50), ("steady", 1000, 55)):
+        counters = f"ksm.pages_sharing={saved} ksm.pages_shared=1 ksm.pages_skipped={ns // 100}"
+        text += f"{label} scanner_ns={ns} {counters}\n"
+    values = {item.metric: item.value for item in figures_of(case, "in-tree", parse(text))}
+    assert values["first pass"] == 5
+    assert values["pages not saved"] == 5
+    assert values["steady state, pages skipped in a pass"] == 1
+    costs = passes_of(case, "in-tree", parse(text))
+    assert costs is not None
+    assert costs.scanner_instructions == [500, 400, 100]
+    script = case.script()
+    assert script.count("launch ") == 4
+    assert script.count('"ask":"digest"') == 4
+    # Everything that is asked has one answer, in every run.
+    assert script == Case("passes", "programs", 4, 1024, steady_passes=1).script()
 
 
 def test_milestones_of_a_curve() -> None:
