@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,14 +78,16 @@ class ProgramMemory:
     def rewrite(self, round_: int) -> Iterator[str]:
         """Yield a question to each; a wrong answer ends the case."""
         for instance in range(self.processes):
-            data = _data(self.seed, instance, self.mib)
+            data = _data(self.seed, instance, self.mib, threading.get_ident())
             least = _LEAST + round_ * 10_000
             yield _ask(instance, {"ask": "query", "least": least}, data.query(least))
 
     def verify(self) -> Iterator[str]:
         """Yield the question for a digest of all data of each."""
         for instance in range(self.processes):
-            yield _ask(instance, {"ask": "digest"}, _data(self.seed, instance, self.mib).digest())
+            yield _ask(
+                instance, {"ask": "digest"}, _data(self.seed, instance, self.mib, threading.get_ident()).digest()
+            )
 
 
 def _ask(instance: int, question: object, answer: object) -> str:
@@ -92,7 +95,9 @@ def _ask(instance: int, question: object, answer: object) -> str:
 
 
 @functools.cache
-def _data(seed: int, instance: int, mib: int) -> Data:
+def _data(seed: int, instance: int, mib: int, thread: int) -> Data:
+    """A model for each thread: SQLite lets nobody but the thread that made a database use it."""
+    del thread
     return Data(seed, instance, mib)
 
 

@@ -13,8 +13,6 @@ ALL_CONTENTS = (*CLASSES, "mixed")
 MIB = 256
 """Pages."""
 GROWTH_PASSES = 2
-GROWTH_CONTENTS = ("unique", "mixed")
-HUGE_CONTENTS = ("zero", "same", "groups", "unique", "mixed")
 
 
 def content_cases(
@@ -33,11 +31,10 @@ def short_set() -> list[Case]:
     pages = 4 * MIB
     return [
         *content_cases(ALL_CONTENTS, 4, pages, 1),
-        *content_cases(("unique", "groups", "mixed"), 4, pages, 3, smart=(True,)),
-        *_huge(pages, seeds=1),
         *_programs(pages, seeds=1, smart=(True,)),
         *_others(pages, seeds=1),
-        *_growth(sizes=(4 * MIB, 16 * MIB, 64 * MIB), processes=(1, 16, 128), at=16 * MIB),
+        *_huge(("same", "unique"), pages, seeds=1),
+        *_growth(("unique",), sizes=(4 * MIB, 16 * MIB, 64 * MIB), processes=(1, 16, 128), at=16 * MIB),
     ]
 
 
@@ -46,15 +43,21 @@ def long_set() -> list[Case]:
     pages = 16 * MIB
     return [
         *content_cases(ALL_CONTENTS, 4, pages, 3),
-        *_huge(pages, seeds=3),
+        *_huge(("zero", "same", "groups", "unique", "mixed"), pages, seeds=3),
+        *_more(pages),
         *_programs(pages, seeds=3),
         *_others(pages, seeds=3),
-        *_growth(sizes=(64 * MIB, 256 * MIB, 1024 * MIB, 4096 * MIB), processes=(1, 4, 16, 64, 256, 512), at=64 * MIB),
+        *_growth(
+            ("unique", "mixed"),
+            sizes=(64 * MIB, 256 * MIB, 1024 * MIB, 4096 * MIB),
+            processes=(1, 4, 16, 64, 256, 512),
+            at=64 * MIB,
+        ),
     ]
 
 
-def _huge(pages: int, seeds: int) -> Iterator[Case]:
-    for content in HUGE_CONTENTS:
+def _huge(contents: tuple[str, ...], pages: int, seeds: int) -> Iterator[Case]:
+    for content in contents:
         for seed in range(1, seeds + 1):
             yield Case("passes", content, 4, pages, seed, huge=True)
 
@@ -73,22 +76,29 @@ def _others(pages: int, seeds: int) -> Iterator[Case]:
         yield Case("time", "mixed", 4, pages, seed)
         yield Case("writes", "same", 4, pages, seed)
         yield Case("unmerge", "mixed", 4, pages, seed)
-    for content in ("same", "groups"):
-        yield Case("curve", content, 4, pages)
-        yield Case("unmerge", content, 4, pages)
-    yield Case("writes", "zero", 4, pages, use_zero_pages=True)
-    for content in ("unique", "same", "groups", "mixed"):
+    yield Case("curve", "groups", 4, pages)
+    for content in ("unique", "same"):
         yield Case("memory", content, 4, pages)
     yield Case("memory", "unique", 64, 16)
-    for content in ("mixed", "unique"):
-        yield Case("latency", content, 4, pages)
+    yield Case("latency", "mixed", 4, pages)
     yield Case("sparse", "unique", 1, 1024)
     yield Case("rmap", "unique", 2, MAPPINGS)
 
 
-def _growth(sizes: tuple[int, ...], processes: tuple[int, ...], at: int) -> Iterator[Case]:
+def _more(pages: int) -> Iterator[Case]:
+    """Yield what the short set has no time for."""
+    yield Case("curve", "same", 4, pages)
+    for content in ("same", "groups"):
+        yield Case("unmerge", content, 4, pages)
+    yield Case("writes", "zero", 4, pages, use_zero_pages=True)
+    for content in ("groups", "mixed"):
+        yield Case("memory", content, 4, pages)
+    yield Case("latency", "unique", 4, pages)
+
+
+def _growth(contents: tuple[str, ...], sizes: tuple[int, ...], processes: tuple[int, ...], at: int) -> Iterator[Case]:
     """Yield a few passes over `sizes` pages in 4 processes, and over `at` pages in so many processes."""
-    for content in GROWTH_CONTENTS:
+    for content in contents:
         for size in sizes:
             yield Case("passes", content, 4, size // 4, smart_scan=False, steady_passes=GROWTH_PASSES)
         for count in processes:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -84,8 +85,8 @@ def test_programs_are_counted_by_the_guest() -> None:
     script = case.script()
     assert script.count("launch ") == 4
     assert script.count('"ask":"digest"') == 4
-    # Everything that is asked has one answer, in every run.
-    assert script == Case("passes", "programs", 4, 1024, steady_passes=1).script()
+    with ThreadPoolExecutor(1) as pool:  # as bench.run does; answers come from databases
+        assert pool.submit(case.script).result() == script
 
 
 def test_milestones_of_a_curve() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jinja2
 
-from harness.ksm.bench.report.plots import plot_bars, plot_curves, plot_growth
+from harness.ksm.bench.report.plots import plot_bars, plot_curves, plot_growth, plot_passes
 from harness.ksm.bench.result import BenchResult
 from harness.ksm.bench.tables import KINDS, MERGERS, number, ratio, rows
 from harness.ksm.report import TEMPLATES as BASE
@@ -28,6 +28,7 @@ def write_report(result: BenchResult, folder: Path) -> Path:
     everything = rows(result.figures)
     plots = [
         ("Scanning, by content", plot_bars(everything)),
+        ("Pass after pass, with smart_scan", plot_passes(result.passes)),
         ("How savings build up", plot_curves(result.curves)),
         ("How cost grows", plot_growth(everything)),
     ]

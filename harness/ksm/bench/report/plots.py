@@ -9,13 +9,15 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.ksm.bench.result import Curve
+from harness.ksm.bench.result import Curve, PassCosts
 from harness.ksm.bench.sets import GROWTH_PASSES
 from harness.ksm.bench.tables import MERGERS, Row
 from harness.ksm.report.plot import COLOURS, STYLE, as_svg
 
 _PHASES = ("first pass", "second pass", "steady state")
 _COST = "instructions per page and pass"
+_PANELS = 4
+"""In a row."""
 
 
 def plot_bars(rows: Sequence[Row]) -> str:
@@ -40,6 +42,35 @@ def plot_bars(rows: Sequence[Row]) -> str:
         panels[0].set_yticks(range(len(titles)), titles)
         panels[0].invert_yaxis()
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncol=2, frameon=False)
+        return as_svg(figure)
+
+
+def plot_passes(passes: Sequence[PassCosts]) -> str:
+    """Draw what each pass cost, a panel for each content: those that smart_scan makes cheap show."""
+    chosen = [
+        costs
+        for costs in passes
+        if costs.case.seed == 1 and costs.case.smart_scan and costs.case.steady_passes > GROWTH_PASSES
+    ]
+    titles = list(dict.fromkeys(costs.case.title for costs in chosen))
+    if not titles:
+        return ""
+    lines = -(-len(titles) // _PANELS)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 0.5 + 1.9 * lines), layout="constrained")
+        panels = figure.subplots(lines, _PANELS, squeeze=False, sharex=True, sharey=True).ravel()
+        for axes, title in zip(panels, titles, strict=False):
+            for costs in (costs for costs in chosen if costs.case.title == title):
+                points = [value / costs.pages for value in costs.scanner_instructions]
+                axes.step(range(1, len(points) + 1), points, where="mid", color=COLOURS[costs.merger])
+                axes.plot([], [], color=COLOURS[costs.merger], label=costs.merger)
+            axes.set_yscale("log")
+            axes.set_title(title, fontsize=9)
+        for axes in panels[len(titles) :]:
+            axes.set_visible(False)
+        figure.supxlabel("pass", fontsize=8)
+        figure.supylabel(_COST, fontsize=8)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper left", ncol=2, frameon=False)
         return as_svg(figure)
 
 
