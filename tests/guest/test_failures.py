@@ -109,7 +109,7 @@ def test_the_oom_killer_is_expected_or_a_failure(wounded: Guest) -> None:
 
 def test_the_agent_survives_when_all_memory_is_gone(wounded: Guest) -> None:
     with wounded.log.expect("Out of memory: Killed process .*tail"):
-        assert wounded.run(["tail", "/dev/zero"], check=False).exit_code == -9
+        assert wounded.run(["tail", "/dev/zero"], check=False, timeout=180).exit_code == -9
     wounded.run(["true"])
 
 
