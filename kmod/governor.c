@@ -37,6 +37,7 @@ struct sp_mark {
 
 static struct {
 	struct sp_mark pass, round;	/* when they began */
+	u64 paid_cpu_ns;		/* of the thread, up to the end of the last round */
 	unsigned long done;		/* pages looked at in this pass */
 	unsigned long pass_pages;	/* that the last whole pass looked at, 0: none yet */
 	u64 page_ns;			/* CPU time of one, lately; 0: not known */
@@ -124,7 +125,10 @@ void sp_governor_round_ends(unsigned int pages)
 	if (!sp_governor_on())
 		return;
 	sp_governor.done += pages;
-	sp_governor.nap_ns = sp_time_off(cpu_ns);
+	/* Waking up costs, too. */
+	sp_governor.nap_ns = sp_time_off(now.cpu_ns - (sp_governor.paid_cpu_ns ?:
+						       sp_governor.round.cpu_ns));
+	sp_governor.paid_cpu_ns = now.cpu_ns;
 	if (!pages)
 		return;
 	page_ns = max(div64_u64(cpu_ns, pages), 1ULL);

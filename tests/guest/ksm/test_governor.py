@@ -35,9 +35,9 @@ def state(merger: Merger) -> str:
     return merger.guest.read(SAMEPAGE + "convergence_state").strip()
 
 
-def fill(work: MemWork) -> None:
+def fill(work: MemWork, pages: int = PAGES) -> None:
     for _ in range(2):
-        work.process().map(pages=PAGES).fill(Kind.FILLED, KEY, step=1)
+        work.process().map(pages=pages).fill(Kind.FILLED, KEY, step=1)
 
 
 def scanner_seconds(guest: Guest) -> float:
@@ -67,18 +67,21 @@ def test_time_is_kept_without_haste(merger: Merger, work: MemWork) -> None:
 
 
 def test_the_ceiling_wins(merger: Merger, guest: Guest, work: MemWork) -> None:
-    fill(work)
-    set_to(merger, "convergence_max_cpu", 2)
+    """Merging 2048 pages takes a CPU for 50 ms at least: five seconds at 1 percent, where a pass has a third of one."""
+    fill(work, 2048)
+    set_to(merger, "convergence_max_cpu", 1)
     set_to(merger, "convergence_seconds", 1)
     begin, used = float(guest.read("/proc/uptime").split()[0]), scanner_seconds(guest)
     merger["run"] = RUN
-    time.sleep(8)
+    deadline = time.monotonic() + 120
+    while state(merger) != "missed":
+        assert time.monotonic() < deadline, f"{merger.counts()} {state(merger)}"
+        time.sleep(0.2)
     seconds = float(guest.read("/proc/uptime").split()[0]) - begin
     share = (scanner_seconds(guest) - used) / seconds
-    assert 0.002 < share < 0.04
-    merger.passes(1)
-    assert state(merger) == "missed"
-    assert merger.samepage("convergence_cpu_percent") <= 4
+    # A CPU that the host takes away while the scanner has it counts as taken by the scanner.
+    assert 0.001 < share < 0.04
+    work.check()
 
 
 def test_who_sets_pages_to_scan(merger: Merger, guest: Guest) -> None:
