@@ -50,7 +50,8 @@ def test_two_machines_are_merged_and_stay_right(config: Config, tmp_path: Path) 
     assert merged.pages_merged > 3072 + 2 * 1536 - 12
     assert final.pages_merged > found.data_pages_expected == 3072 - 384 + 2 * 1536 - 12
     assert handed_back.counters["pages_sharing"] == 0
-    assert found.copies_broken >= found.pages_changed > 0
+    # Parts of huge pages that are in use, or have few twins, are left unmerged.
+    assert found.copies_broken > found.pages_changed * 3 // 4 > 0
     assert sum(stage.content_errors for stage in outcome.stages) == 0
 
 
