@@ -20,6 +20,8 @@ KERNEL_ARGUMENTS = (
     # An emulated timer on a busy host can fail the kernel's checks of it, and the host's TSC needs none.
     "no_timer_check",
     "tsc=reliable",
+    # QEMU does not survive what other CPUs may do while PCI devices are sized (docs/guests.md): our init starts them.
+    "maxcpus=1",
     # Two fifths of the instructions of a boot, and a twentieth.
     "cryptomgr.notests",
     "initcall_blacklist=jent_mod_init",

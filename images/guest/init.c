@@ -3,8 +3,9 @@
  * PID 1 of the guest, twice.
  *
  * As /init of the initramfs it loads the modules that /modules.load names, finds
- * the two disks by serial number, lays a tmpfs over the read-only root, mounts
- * the kernel's modules and goes on as /sbin/init of that root.
+ * the two disks by serial number, brings up the CPUs that were not at boot
+ * (docs/guests.md says why), lays a tmpfs over the read-only root, mounts the
+ * kernel's modules and goes on as /sbin/init of that root.
  * There it mounts what programs expect, starts the agent and a shell on the
  * serial line, reaps orphans, and powers off on SIGUSR2 (reboots on SIGINT).
  * Called as "poweroff" or "reboot" it sends PID 1 that signal.
@@ -143,6 +144,22 @@ static void mount_disk(const char *serial, const char *where)
 	must_mount(device, where, "erofs", MS_RDONLY, "");
 }
 
+static void bring_up_cpus(void)
+{
+	char path[64];
+	int fd;
+
+	for (int cpu = 1; ; cpu++) {
+		snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/online", cpu);
+		fd = open(path, O_WRONLY | O_CLOEXEC);
+		if (fd < 0 && errno == ENOENT)
+			return;
+		if (fd < 0 || write(fd, "1", 1) != 1)
+			die("bring up CPU %d", cpu);
+		close(fd);
+	}
+}
+
 /* Gives the initramfs' memory back: everything on its own file system. */
 static void delete_tree(int dir_fd, dev_t device)
 {
@@ -197,6 +214,7 @@ static void from_initramfs(void)
 	snprintf(modules, sizeof(modules), "/root/usr/lib/modules/%s", kernel.release);
 	mkdir("/root/usr/lib/modules", 0755);
 	mount_disk("modules", modules);
+	bring_up_cpus();
 
 	/* The overlay keeps both of its own. */
 	umount2("/lower", MNT_DETACH);

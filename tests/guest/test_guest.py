@@ -49,6 +49,15 @@ def test_the_file_systems(guest: Guest) -> None:
     assert guest.run(["hostname"]).text == "samepage\n"
 
 
+def test_one_cpu_until_the_devices_stand(fresh_guest: Guest) -> None:
+    """While PCI devices are sized, QEMU does not survive what another CPU may do (docs/guests.md)."""
+    log = fresh_guest.run(["dmesg"]).text
+    assert log.index("smp: Brought up 1 node, 1 CPU") < log.index("PCI host bridge")
+    last_device = max(log.index(name) for name in ("[vda]", "[vdb]"))
+    assert last_device < log.index("smpboot: Booting Node 0 Processor 1")
+    assert fresh_guest.read("/sys/devices/system/cpu/online") == f"0-{fresh_guest.spec.cpus - 1}"
+
+
 def test_modprobe_finds_the_kernels_modules(guest: Guest) -> None:
     guest.run(["modprobe", "zram", "num_devices=1"])
     assert guest.read("/sys/block/zram0/disksize") == "0"
