@@ -104,11 +104,12 @@ void sp_governor_round_begins(void)
 {
 	u64 nap_ns = max(READ_ONCE(sp_tunables.sleep_millisecs) * (u64)NSEC_PER_MSEC,
 			 (u64)TICK_NSEC);
-	struct sp_mark now = sp_mark_now();
+	struct sp_mark now;
 	unsigned long pages;
 
 	if (!sp_governor_on())
 		return;
+	now = sp_mark_now();
 	pages = sp_pages_needed(&now, max(now.time_ns - sp_governor.round.time_ns, nap_ns));
 	pages = min(pages, sp_pages_allowed(nap_ns));
 	WRITE_ONCE(sp_tunables.pages_to_scan,
@@ -119,11 +120,12 @@ void sp_governor_round_begins(void)
 /* It ended, having looked at so many pages: what it cost is paid for by a nap. */
 void sp_governor_round_ends(unsigned int pages)
 {
-	struct sp_mark now = sp_mark_now();
-	u64 cpu_ns = now.cpu_ns - sp_governor.round.cpu_ns, page_ns;
+	struct sp_mark now;
+	u64 page_ns;
 
 	if (!sp_governor_on())
 		return;
+	now = sp_mark_now();
 	sp_governor.done += pages;
 	/* Waking up costs, too. */
 	sp_governor.nap_ns = sp_time_off(now.cpu_ns - (sp_governor.paid_cpu_ns ?:
@@ -131,7 +133,7 @@ void sp_governor_round_ends(unsigned int pages)
 	sp_governor.paid_cpu_ns = now.cpu_ns;
 	if (!pages)
 		return;
-	page_ns = max(div64_u64(cpu_ns, pages), 1ULL);
+	page_ns = max(div64_u64(now.cpu_ns - sp_governor.round.cpu_ns, pages), 1ULL);
 	/* Dearer pages count at once, cheaper ones by and by. */
 	sp_governor.page_ns = max(page_ns, (3 * sp_governor.page_ns + page_ns) / 4);
 }
@@ -144,12 +146,14 @@ unsigned long sp_governor_nap_ticks(void)
 /* A pass begins: the one before is accounted for, with the nap that paid for its end. */
 void sp_governor_pass_begins(void)
 {
-	struct sp_mark now = sp_mark_now();
-	u64 ns = now.time_ns - sp_governor.pass.time_ns;
+	struct sp_mark now;
 
 	if (!sp_governor_on())
 		return;
+	now = sp_mark_now();
 	if (sp_governor.pass.time_ns) {
+		u64 ns = now.time_ns - sp_governor.pass.time_ns;
+
 		WRITE_ONCE(sp_pass_cpu_percent,
 			   div64_u64((now.cpu_ns - sp_governor.pass.cpu_ns) * 100, ns ?: 1));
 		WRITE_ONCE(sp_pass_ms, div_u64(ns, NSEC_PER_MSEC) ?: 1);

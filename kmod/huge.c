@@ -40,19 +40,29 @@ bool sp_huge_worth_splitting(struct sp_space *space, unsigned long start)
 	return twins && twins >= READ_ONCE(sp_tunables.huge_min_twins);
 }
 
+/* Parts of a block are to be looked at anew. */
+static void sp_parts_changed(struct sp_block *block, u64 parts)
+{
+	for (; parts; parts &= parts - 1)
+		sp_slot_changed(block, __ffs64(parts));
+}
+
+/* So are those that were passed by though they have a twin. */
+static void sp_retry_twinned(struct sp_block *block)
+{
+	sp_parts_changed(block, block->twinned & ~block->sharers);
+}
+
 /* Until its next visit parts of the huge page at @start may be merged, or not. */
 void sp_huge_open(struct sp_space *space, unsigned long start, bool open)
 {
 	struct sp_block *block;
 	unsigned long at;
-	u64 parts;
 
 	sp_for_each_block_of_huge(space, start, at, block) {
 		block->spared = !open;
-		if (!open)
-			continue;
-		for (parts = block->twinned & ~block->sharers; parts; parts &= parts - 1)
-			sp_slot_changed(block, __ffs64(parts));
+		if (open)
+			sp_retry_twinned(block);
 	}
 }
 
@@ -61,12 +71,10 @@ void sp_huge_changed(struct sp_space *space, unsigned long start)
 {
 	struct sp_block *block;
 	unsigned long at;
-	u64 filed;
 
 	sp_for_each_block_of_huge(space, start, at, block) {
 		block->twinned = 0;
-		for (filed = block->candidates; filed; filed &= filed - 1)
-			sp_slot_changed(block, __ffs64(filed));
+		sp_parts_changed(block, block->candidates);
 		block->settled &= block->sharers;
 	}
 }
@@ -82,12 +90,9 @@ void sp_huge_count(struct sp_space *space, unsigned long start)
 /* The block's pages are small now: what was spared for its neighbours' sake is tried. */
 void sp_huge_no_more(struct sp_block *block)
 {
-	u64 parts = block->twinned & ~block->sharers;
-
 	block->spared = false;
+	sp_retry_twinned(block);
 	block->twinned = 0;
-	for (; parts; parts &= parts - 1)
-		sp_slot_changed(block, __ffs64(parts));
 }
 
 /* The counts of the pass that ends are those that are shown. */

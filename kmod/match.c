@@ -5,7 +5,8 @@
  * Only a page that kept its content for a pass is tried. A page is *settled*
  * once there is nothing left to do about it: merged, or a candidate, or the page
  * of a candidate that is mapped here too, by fork, until that candidate is one
- * no more. What could not be done because somebody held the page is tried again at the next pass.
+ * no more. What could not be done because somebody held the page is tried again
+ * at the next pass.
  * Needs sp_scan_mutex, and no other lock: merging takes those of one address
  * space at a time.
  */
@@ -20,6 +21,17 @@ static void sp_count_merge(int err)
 		sp_stats.merges_failed++;
 	else
 		sp_stats.merges++;
+}
+
+/* What is known of the content of a page that was read. */
+static struct sp_key sp_found_key(const struct sp_found *found)
+{
+	return (struct sp_key) {
+		.signature = found->crowded ? found->full : found->sample,
+		.domain = found->block->owner->domain,
+		.nid = found->nid,
+		.full = found->crowded,
+	};
 }
 
 static bool sp_is_sharer(const struct sp_block *block, unsigned int index)
@@ -243,12 +255,7 @@ static u32 sp_other_candidate(const struct sp_found *found, const struct sp_key 
 static void sp_note_part(const struct sp_found *found)
 {
 	struct sp_block *block = found->block;
-	struct sp_key key = {
-		.signature = found->crowded ? found->full : found->sample,
-		.domain = block->owner->domain,
-		.nid = found->nid,
-		.full = found->crowded,
-	};
+	struct sp_key key = sp_found_key(found);
 	u32 own = sp_page_number(block, found->index), forked = 0, twin;
 
 	if (!found->crowded && sp_crowded(found->sample))
@@ -333,11 +340,7 @@ static void sp_file_page(struct sp_batch *batch, struct sp_found *found)
 {
 	struct sp_block *block = found->block;
 	union sp_slot *slot = &block->slot[found->index];
-	struct sp_key key = {
-		.signature = found->crowded ? found->full : found->sample,
-		.domain = block->owner->domain,
-		.nid = found->nid,
-	};
+	struct sp_key key = sp_found_key(found);
 	u32 signature = sp_brief(&key);
 	bool filed = block->candidates & BIT_ULL(found->index);
 

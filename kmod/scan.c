@@ -31,9 +31,7 @@ static unsigned int sp_adoptions;	/* passes that look for latecomers yet */
 static unsigned long sp_pass_began;	/* jiffies */
 static bool sp_pass_was_short;		/* the last round ended one */
 
-static bool sp_reexamine;		/* at the next pass */
-static bool sp_reexamining;		/* sp_scan_mutex */
-static bool sp_refile, sp_refiling;	/* at the next pass; in this one */
+static bool sp_reexamine, sp_refile;	/* at the next pass */
 static struct sp_batch sp_batch;	/* sp_scan_mutex; too large for the stack */
 
 /* Any mergeable mapping left? Decides whether the mm stays registered. */
@@ -89,8 +87,6 @@ static bool sp_collect(struct sp_batch *batch, struct sp_space *space,
 	batch->at = sp_cursor_address;
 	batch->budget = budget;
 	batch->count = 0;
-	batch->reexamine = sp_reexamining;
-	batch->refile = sp_refiling;
 	mmap_read_lock(mm);
 	if (!sp_mm_exiting(mm)) {
 		for_each_vma(vmi, vma) {
@@ -145,8 +141,8 @@ static struct sp_space *sp_begin_pass(void)
 		sp_adoptions--;
 		sp_adopt_all();
 	}
-	sp_reexamining = xchg(&sp_reexamine, false);
-	sp_refiling = sp_refile;
+	sp_batch.reexamine = xchg(&sp_reexamine, false);
+	sp_batch.refile = sp_refile;
 	sp_refile = false;
 	sp_cursor_address = 0;
 	return sp_cursor_advance(NULL, SP_KEEP);

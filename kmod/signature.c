@@ -5,8 +5,8 @@
  * says where to look: contents are always compared before pages are merged.
  *
  * The *sample* takes one word of each cache line, at an offset that is secret
- * and random, too, and the same for four lines: pages that differ anywhere in a few lines differ in it with
- * near certainty. Whoever knows the code can still make different pages whose
+ * and random, too, and the same for four lines: pages that differ anywhere in a
+ * few lines differ in it with near certainty. Whoever knows the code can still make different pages whose
  * samples are likely to be equal. A sample found to stand for two contents is
  * *crowded*: pages that have it are signed in *full* from then on, and two given
  * pages collide there with a chance of 2^-64 over the choice of keys.

@@ -64,9 +64,12 @@ static int sp_find_merged(pmd_t *pmd, unsigned long addr, unsigned long end,
 	if (!start)
 		return 0;	/* nothing there, or a huge page: never merged */
 	for (ptep = start; addr < end && found->count < ARRAY_SIZE(found->addr);
-	     ptep++, addr += PAGE_SIZE)
-		if (sp_entry_merged(walk->vma, addr, ptep_get(ptep)))
-			sp_note_merged(found, addr, ptep_get(ptep));
+	     ptep++, addr += PAGE_SIZE) {
+		pte_t entry = ptep_get(ptep);
+
+		if (sp_entry_merged(walk->vma, addr, entry))
+			sp_note_merged(found, addr, entry);
+	}
 	pte_unmap_unlock(start, ptl);
 	return found->count == ARRAY_SIZE(found->addr);
 }

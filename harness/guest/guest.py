@@ -193,6 +193,11 @@ class Guest:
         """Write to an existing file (sysfs, proc) at once. Raises GuestFileError with the guest's errno."""
         self._files.write(path, text.encode(), timeout)
 
+    def pids(self) -> list[int]:
+        """Return the ids of all its processes."""
+        names = self.run(["ls", "/proc"]).text.split()
+        return [int(name) for name in names if name.isdigit()]
+
     def read(self, path: str, timeout: float = 60) -> str:
         """Return a small file of the guest as text, without the newline at its end. Raises GuestFileError."""
         return self._files.get(path, 0, None, timeout).decode(errors="replace").removesuffix("\n")

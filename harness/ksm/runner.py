@@ -18,7 +18,6 @@ import msgspec
 from harness.config import Config
 from harness.errors import CheckFailed, SamepageError
 from harness.guest.errors import KernelSplat
-from harness.guest.guest import Guest
 from harness.guest.snapshot import start_guest
 from harness.guest.spec import GuestSpec
 from harness.guest.splats import Splat
@@ -138,7 +137,7 @@ def _carry_out(config: Config, job: Job, material: Material, observer: Observer,
             observer.phase("loading the module")
             guest.insmod(module.ko)
         outcome.tunables = merging.configure(guest, job.workload.ksm)
-        reader = CounterReader(guest, find_scanners(guest, _all_pids(guest)))
+        reader = CounterReader(guest, find_scanners(guest, guest.pids()))
         series = Series(job.folder / "counters.csv", reader, observer.sample)
         stack.callback(series.close)
         name = None if module is None else module.name
@@ -176,11 +175,6 @@ def _memory_for(workload: Workload) -> int:
     """Return a size that holds the workload unmerged, and again while everything is copied, in steps of 256 MiB."""
     wanted = SYSTEM_MIB + workload.footprint_mib * 3 // 2
     return max(1024, -(-wanted // 256) * 256)
-
-
-def _all_pids(guest: Guest) -> list[int]:
-    names = guest.run(["ls", "/proc"]).text.split()
-    return [int(name) for name in names if name.isdigit()]
 
 
 def _judge(outcome: Result) -> None:

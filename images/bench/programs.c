@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE
 #include "bench.h"
+#include "../guest/memwork/content.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -110,17 +111,6 @@ static void note(uint64_t hash)
 	hashes[hash_count++] = hash;
 }
 
-static uint64_t hash_of(const uint64_t *page)
-{
-	uint64_t hash = 0;
-
-	for (size_t i = 0; i < PAGE_BYTES / sizeof(*page); i++) {
-		hash = (hash ^ page[i]) * 0x9e3779b97f4a7c15ull;
-		hash ^= hash >> 29;
-	}
-	return hash;
-}
-
 static int open_of(pid_t pid, const char *name)
 {
 	char path[64];
@@ -146,7 +136,7 @@ static void note_mapping(int memory, int pagemap, int flags, uint64_t start, uin
 			continue;
 		if (pread(memory, page, sizeof(page), at) != PAGE_BYTES)
 			die("page at %#" PRIx64 ": %s", at, strerror(errno));
-		note(hash_of(page));
+		note(digest_page(page));
 	}
 }
 

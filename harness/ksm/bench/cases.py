@@ -81,9 +81,9 @@ class Case(msgspec.Struct, frozen=True):
     @property
     def memory_mib(self) -> int:
         """How much memory the guest needs."""
-        more = FILES_MIB if self.has_programs else 0
         if self.kind == "rmap":
             return 1024
+        more = FILES_MIB if self.has_programs else 0
         return self.memory.pages // 256 * 5 // 4 + self.processes // 4 + SYSTEM_MIB + more
 
     @property

@@ -69,7 +69,7 @@ def _pass_costs(records: list[Record]) -> list[int]:
 
 
 def passes_of(case: Case, merger: Merger, records: Sequence[Record]) -> PassCosts | None:
-    """Return what each pass cost, for a case of that kind that shows more than growth."""
+    """Return what each pass cost, for a case of that kind; None for others."""
     if case.kind != "passes":
         return None
     costs = _pass_costs(list(records))

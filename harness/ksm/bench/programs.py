@@ -78,16 +78,17 @@ class ProgramMemory:
     def rewrite(self, round_: int) -> Iterator[str]:
         """Yield a question to each; a wrong answer ends the case."""
         for instance in range(self.processes):
-            data = _data(self.seed, instance, self.mib, threading.get_ident())
+            data = self._data_of(instance)
             least = _LEAST + round_ * 10_000
             yield _ask(instance, {"ask": "query", "least": least}, data.query(least))
 
     def verify(self) -> Iterator[str]:
         """Yield the question for a digest of all data of each."""
         for instance in range(self.processes):
-            yield _ask(
-                instance, {"ask": "digest"}, _data(self.seed, instance, self.mib, threading.get_ident()).digest()
-            )
+            yield _ask(instance, {"ask": "digest"}, self._data_of(instance).digest())
+
+    def _data_of(self, instance: int) -> Data:
+        return _data(self.seed, instance, self.mib, threading.get_ident())
 
 
 def _ask(instance: int, question: object, answer: object) -> str:

@@ -33,6 +33,10 @@ class Merger:
         """Return one of the module's own counters."""
         return int(self.guest.read(SAMEPAGE + name))
 
+    def set_samepage(self, name: str, value: int) -> None:
+        """Set one of the module's own tunables."""
+        self.guest.write(SAMEPAGE + name, str(value))
+
     def counters(self) -> dict[str, int]:
         """Return every number in the folder, read in one go."""
         files = self.guest.read_files([KSM])
@@ -40,11 +44,14 @@ class Merger:
 
     def passes(self, count: int = PASSES_TO_MERGE, timeout: float = 60) -> None:
         """Wait for that many full passes from now on; the one under way does not count."""
-        goal = self["full_scans"] + count + 1
+        self.wait_for_scans(self["full_scans"] + count + 1, timeout)
+
+    def wait_for_scans(self, goal: int, timeout: float = 60) -> None:
+        """Wait until that many passes were made in all."""
         deadline = time.monotonic() + timeout
         while self["full_scans"] < goal:
             if time.monotonic() > deadline:
-                raise CheckFailed(f"not {count} passes in {timeout:.0f} s: {self.counters()}")
+                raise CheckFailed(f"full_scans is not {goal} after {timeout:.0f} s: {self.counters()}")
             time.sleep(0.05)
 
     def merge(self, work: MemWork) -> dict[str, int]:

@@ -11,6 +11,7 @@ import pytest
 from harness.errors import SamepageError
 from harness.guest.guest import Guest
 from harness.ksm.content import Kind
+from harness.ksm.counters import CounterReader, find_scanners
 from harness.ksm.memwork import MemWork
 from tests.guest.ksm.control import KSM, RUN, SAMEPAGE, Merger
 
@@ -22,13 +23,9 @@ KEY = 1 << 40
 def governed(merger: Merger) -> Iterator[None]:
     merger["sleep_millisecs"] = 20
     yield
-    set_to(merger, "convergence_seconds", 0)
-    set_to(merger, "convergence_max_cpu", 20)
+    merger.set_samepage("convergence_seconds", 0)
+    merger.set_samepage("convergence_max_cpu", 20)
     merger["pages_to_scan"] = 100
-
-
-def set_to(merger: Merger, name: str, value: int) -> None:
-    merger.guest.write(SAMEPAGE + name, str(value))
 
 
 def state(merger: Merger) -> str:
@@ -40,17 +37,11 @@ def fill(work: MemWork, pages: int = PAGES) -> None:
         work.process().map(pages=pages).fill(Kind.FILLED, KEY, step=1)
 
 
-def scanner_seconds(guest: Guest) -> float:
-    """Return the CPU time that the scanner has taken, in seconds (field 1 of its schedstat is in ns)."""
-    script = "for c in /proc/[0-9]*/comm; do grep -qx samepaged $c && cut -d' ' -f1 ${c%comm}schedstat; done; true"
-    return int(guest.run(["sh", "-c", script]).text) / 1e9
-
-
 def test_time_is_kept_without_haste(merger: Merger, work: MemWork) -> None:
     """Everything is merged in time; once it is, passes get as slow as the time allows."""
     fill(work)
-    set_to(merger, "convergence_max_cpu", 100)
-    set_to(merger, "convergence_seconds", 12)
+    merger.set_samepage("convergence_max_cpu", 100)
+    merger.set_samepage("convergence_seconds", 12)
     merger["run"] = RUN
     deadline = time.monotonic() + 12 * 3
     while merger.counts()[1] < 0.95 * PAGES:
@@ -69,16 +60,17 @@ def test_time_is_kept_without_haste(merger: Merger, work: MemWork) -> None:
 def test_the_ceiling_wins(merger: Merger, guest: Guest, work: MemWork) -> None:
     """Merging 2048 pages takes a CPU for 50 ms at least: five seconds at 1 percent, where a pass has a third of one."""
     fill(work, 2048)
-    set_to(merger, "convergence_max_cpu", 1)
-    set_to(merger, "convergence_seconds", 1)
-    begin, used = float(guest.read("/proc/uptime").split()[0]), scanner_seconds(guest)
+    merger.set_samepage("convergence_max_cpu", 1)
+    merger.set_samepage("convergence_seconds", 1)
+    reader = CounterReader(guest, find_scanners(guest, guest.pids()))
+    before = reader.read()
     merger["run"] = RUN
     deadline = time.monotonic() + 120
     while state(merger) != "missed":
         assert time.monotonic() < deadline, f"{merger.counts()} {state(merger)}"
         time.sleep(0.2)
-    seconds = float(guest.read("/proc/uptime").split()[0]) - begin
-    share = (scanner_seconds(guest) - used) / seconds
+    after = reader.read()
+    share = (after["scanner.cpu_ns"] - before["scanner.cpu_ns"]) / 1e9 / (after.uptime - before.uptime)
     # A CPU that the host takes away while the scanner has it counts as taken by the scanner.
     assert 0.001 < share < 0.04
     work.check()
@@ -86,13 +78,13 @@ def test_the_ceiling_wins(merger: Merger, guest: Guest, work: MemWork) -> None:
 
 def test_who_sets_pages_to_scan(merger: Merger, guest: Guest) -> None:
     assert state(merger) == "off"
-    set_to(merger, "convergence_seconds", 5)
+    merger.set_samepage("convergence_seconds", 5)
     assert state(merger) == "starting"
     with pytest.raises(SamepageError, match="Invalid argument"):
         merger["pages_to_scan"] = 7
     merger["advisor_mode"] = "scan-time"
     assert merger.samepage("convergence_seconds") == 0
-    set_to(merger, "convergence_seconds", 5)
+    merger.set_samepage("convergence_seconds", 5)
     assert guest.read(KSM + "advisor_mode") == "[none] scan-time"
     for name, wrong in (("convergence_max_cpu", "0"), ("convergence_max_cpu", "101"), ("convergence_seconds", "-1")):
         with pytest.raises(SamepageError, match="Invalid argument"):

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import time
+import mmap
 
 import pytest
 
@@ -11,7 +11,7 @@ from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.ksm.processes import Area
 from harness.ksm.protocol import PAGE_BYTES
-from tests.guest.ksm.control import RUN, SAMEPAGE, Merger
+from tests.guest.ksm.control import RUN, Merger
 
 HUGE = 512  # pages
 KEY = 1 << 40
@@ -20,11 +20,7 @@ UNIQUE = 1 << 41
 
 @pytest.fixture(autouse=True)
 def default_threshold(merger: Merger) -> None:
-    set_threshold(merger, 64)
-
-
-def set_threshold(merger: Merger, twins: int) -> None:
-    merger.guest.write(SAMEPAGE + "huge_min_twins", str(twins))
+    merger.set_samepage("huge_min_twins", 64)
 
 
 def alike(work: MemWork, processes: int, twins: int, *, thp: bool = True) -> list[Area]:
@@ -39,11 +35,8 @@ def alike(work: MemWork, processes: int, twins: int, *, thp: bool = True) -> lis
 def one_pass(merger: Merger, number: int) -> None:
     """Let the scanner, which sleeps for long, make one pass: another time to sleep cuts its nap short."""
     goal = merger["full_scans"] + 1
-    deadline = time.monotonic() + 30
     merger["sleep_millisecs"] = 600_001 + number
-    while merger["full_scans"] < goal:
-        assert time.monotonic() < deadline, "no pass in 30 s"
-        time.sleep(0.02)
+    merger.wait_for_scans(goal)
 
 
 def in_smaps(merger: Merger, area: Area, name: str) -> int:
@@ -63,7 +56,7 @@ def test_few_twins_do_not_split(merger: Merger, work: MemWork) -> None:
     assert merger.samepage("huge_examined") == merger.samepage("huge_spared") == 2
     assert merger.samepage("huge_split") == split
 
-    set_threshold(merger, 63)
+    merger.set_samepage("huge_min_twins", 63)
     merger.merge(work)
     assert merger.counts() == (63, 63, 0) == merger.expected(work)
     assert [in_smaps(merger, area, "AnonHugePages") for area in areas] == [0, 0]
@@ -105,7 +98,7 @@ def test_small_pages_with_twins_in_a_spared_huge_page(merger: Merger, work: MemW
     merger.passes(5)
     assert merger.counts() == (0, 0, 0)
     assert merger.samepage("huge_spared") == 1
-    huge.protect(1, range(100, 101))  # PROT_READ for one page
+    huge.protect(mmap.PROT_READ, range(100, 101))
     merger.merge(work)
     assert merger.counts() == (16, 16, 0) == merger.expected(work)
     work.check()

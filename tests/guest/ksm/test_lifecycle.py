@@ -125,6 +125,7 @@ def test_in_tree_files_are_there_before_and_after(merger: Merger, guest: Guest, 
     assert None not in guest.read_files(paths).values()
     guest.rmmod("samepage")
     theirs = set(guest.run(["ls", KSM]).text.split())
+    assert None not in guest.read_files(KSM + name for name in theirs.intersection(TREE_FILES)).values()
     guest.insmod(module.ko)
     newer = NEWER_FILES if "smart_scan" not in theirs else set()
     assert ours - newer == theirs

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mmap
 import time
 
 import pytest
@@ -83,7 +84,7 @@ def test_zero_pages_are_counted_to_their_end(merger: Merger, work: MemWork) -> N
     child.exit()
     assert merger["ksm_zero_pages"] == PAGES - 30 + 100
     work.check()  # reads what was discarded: the kernel's own zero pages, which are not counted
-    kept.protect(1)  # PROT_READ
+    kept.protect(mmap.PROT_READ)
     area.advise(Advice.UNMERGEABLE, range(PAGES // 2, PAGES))
     assert merger["ksm_zero_pages"] == PAGES // 2 - 30 + 100
     merger["run"] = UNMERGE
