@@ -5,11 +5,13 @@
  * says where to look: contents are always compared before pages are merged.
  *
  * The *sample* takes one word of each cache line, at an offset that is secret
- * and random, too, and the same for four lines: pages that differ anywhere in a
- * few lines differ in it with near certainty. Whoever knows the code can still make different pages whose
- * samples are likely to be equal. A sample found to stand for two contents is
- * *crowded*: pages that have it are signed in *full* from then on, and two given
- * pages collide there with a chance of 2^-64 over the choice of keys.
+ * and random, too, and the same for four lines, and any other four take another
+ * word of theirs, until all eight were taken: pages that differ in a few whole
+ * lines, or in one word of every line, differ in it with near certainty. Whoever
+ * knows the code can still make different pages whose samples are likely to be
+ * equal. A sample found to stand for two contents is *crowded*: pages that have
+ * it are signed in *full* from then on, and two given pages collide there with a
+ * chance of 2^-64 over the choice of keys.
  *
  * A bit says that a sample is crowded, so that a few others share its fate: that
  * costs work, but never a merge. Guarded by sp_scan_mutex.
@@ -87,10 +89,14 @@ void sp_note_crowded(u64 sample)
 
 void sp_signature_init(void)
 {
-	unsigned int i;
+	unsigned int group, other;
 
 	get_random_bytes(sp_secret, sizeof(sp_secret));
-	for (i = 0; i < SP_GROUPS; i++)
-		sp_sampled[i] = get_random_u32() % SP_LINE_WORDS;
+	for (group = 0; group < SP_GROUPS; group++) {
+		/* Each run of SP_LINE_WORDS groups has every word, in random order. */
+		other = group - get_random_u32() % (group % SP_LINE_WORDS + 1);
+		sp_sampled[group] = sp_sampled[other];
+		sp_sampled[other] = group % SP_LINE_WORDS;
+	}
 	sp_zero_sample = sp_sample(ZERO_PAGE(0));
 }

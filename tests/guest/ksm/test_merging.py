@@ -12,10 +12,12 @@ from harness.guest.guest import Guest
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.ksm.processes import Advice, Area
+from harness.ksm.protocol import PAGE_BYTES
 from tests.guest.ksm.control import PASSES_TO_MERGE, RUN, STOP, UNMERGE, Merger
 
 PAGES = 700  # in four processes: more than max_page_sharing allows for one page
 KEY = 1 << 40
+WORDS_OF_A_LINE = 8
 
 
 def areas(work: MemWork, processes: int = 4, pages: int = PAGES, *, thp: bool = False) -> list[Area]:
@@ -221,3 +223,19 @@ def test_per_process_counters(merger: Merger, guest: Guest, work: MemWork) -> No
         assert int(stat["ksm_rmap_items"]) == 150
         assert int(stat["ksm_process_profit"]) > 140 * 4096
         assert int(guest.read(f"/proc/{area.process.pid}/ksm_merging_pages")) == 100
+
+
+def test_records_that_differ_in_one_field_do_not_look_alike(merger: Merger, work: MemWork) -> None:
+    """A sample has every word of a cache line, of some line: one field of each record is enough to tell pages apart."""
+    collisions = merger.samepage("sample_collisions")
+    pages = WORDS_OF_A_LINE
+    first, second = (work.process().map(pages=pages) for _ in range(2))
+    for area in (first, second):
+        area.fill(Kind.FILLED, KEY, step=1)
+    records = range(0, PAGE_BYTES, 8 * WORDS_OF_A_LINE)
+    second.poke_each([(word, at + 8 * word, KEY + at) for word in range(pages) for at in records])
+    merger["run"] = RUN
+    merger.passes(5)
+    assert merger.counts() == (0, 0, 0)
+    assert merger.samepage("sample_collisions") == collisions
+    work.check()
