@@ -33,6 +33,7 @@ LOADER = "usr/lib64/ld-linux-x86-64.so.2"
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 KERNEL, INITRAMFS = "vmlinux", "initramfs"
 
+_PAGE_BYTES = 4096
 _DISK, _DIGEST = "disk.erofs", "disk.sha256"
 
 
@@ -125,11 +126,20 @@ def _build(config: Config, recipe: _Recipe, image: Image, tree: Path, folder: Pa
     packages = unpacked_groups(config, f"kernel-{image.kernel}", ["image"])
     index = index_modules(config, tools, packages, image.release)
     archive = make_initramfs({recipe.init.path: init}, index, packages, image.release, recipe.modules.boot)
-    (stage / INITRAMFS).write_bytes(archive)
+    (stage / INITRAMFS).write_bytes(_padded(archive))
     make_erofs(tools, stage, folder / _DISK)
     remove_tree(scratch)
     (folder / "files").write_text("".join(f"{name}\n" for name in files), "utf-8")
     (folder / _DIGEST).write_text(file_sha256(folder / _DISK), "ascii")
+
+
+def _padded(archive: bytes) -> bytes:
+    """Fill up to whole pages.
+
+    QEMU's microvm loads it as high in memory as pages allow (x86_load_linux() with no room for ACPI, 10.0.13), where its
+    firmware has put the ACPI tables. Of whole pages it leaves the last one to them; else it may end on top of them.
+    """
+    return archive + bytes(-len(archive) % _PAGE_BYTES)
 
 
 def _libraries(sandbox: Sandbox, program: str) -> list[str]:
