@@ -78,6 +78,8 @@ def bench(
     results.remember(outcome, name, config.runs)
     for table in tables(outcome):
         _stdout.print(table)
+    for missing in outcome.unsupported:
+        click.echo(f"not measured, as this merger does not offer it: {missing.case.name}, {missing.merger}")
     # Imported when needed: the plots take a while to load.
     from harness.ksm.bench.report import write_report
 

@@ -136,8 +136,8 @@ def _build(config: Config, recipe: _Recipe, image: Image, tree: Path, folder: Pa
 def _padded(archive: bytes) -> bytes:
     """Fill up to whole pages.
 
-    QEMU's microvm loads it as high in memory as pages allow (x86_load_linux() with no room for ACPI, 10.0.13), where its
-    firmware has put the ACPI tables. Of whole pages it leaves the last one to them; else it may end on top of them.
+    QEMU's microvm loads it as high in memory as pages allow (x86_load_linux() without room for ACPI, 10.0.13), where
+    its firmware has put the ACPI tables. Of whole pages it leaves the last one to them; else it may end on top of them.
     """
     return archive + bytes(-len(archive) % _PAGE_BYTES)
 

@@ -26,6 +26,7 @@
 void open_output(void);
 __attribute__((format(printf, 1, 2))) void say(const char *format, ...);
 __attribute__((format(printf, 1, 2), noreturn)) void die(const char *format, ...);
+__attribute__((noreturn)) void finish(void);	/* all is said */
 
 /* files.c */
 ssize_t read_text(const char *path, char *text, size_t size);	/* bytes, or -1; always ends in a NUL */

@@ -54,7 +54,5 @@ int main(void)
 	mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, "");
 	load_module();
 	run_script("/case");
-	say("end\n");
-	sync();
-	reboot(RB_AUTOBOOT);
+	finish();
 }

@@ -36,6 +36,14 @@ void say(const char *format, ...)
 	va_end(args);
 }
 
+void finish(void)
+{
+	say("end\n");
+	sync();
+	reboot(RB_AUTOBOOT);
+	_exit(1);
+}
+
 void die(const char *format, ...)
 {
 	va_list args;

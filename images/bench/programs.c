@@ -23,6 +23,7 @@
 #define KPF_ANON	(1ull << 12)
 #ifndef PR_SET_MEMORY_MERGE
 #define PR_SET_MEMORY_MERGE 67
+#define PR_GET_MEMORY_MERGE 68
 #endif
 
 struct program {
@@ -44,6 +45,10 @@ void launch(char **words, unsigned int count)
 	unsigned int first = 0;
 	char *environment[MAX_WORDS + 1] = { NULL }, *arguments[MAX_WORDS + 1] = { NULL };
 
+	if (prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) < 0) {
+		say("unsupported\n");
+		finish();
+	}
 	for (; first < count && strchr(words[first], '='); first++)
 		environment[first] = words[first];
 	memcpy(arguments, words + first, (count - first) * sizeof(*words));

@@ -57,6 +57,13 @@ class PassCosts(msgspec.Struct, frozen=True, kw_only=True):
     """Of the merging threads, of each pass in order."""
 
 
+class Unsupported(msgspec.Struct, frozen=True, kw_only=True):
+    """A case that a merger cannot carry out: Linux 6.1's own has no PR_SET_MEMORY_MERGE."""
+
+    case: Case
+    merger: Merger
+
+
 class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the figures follow from, besides the cases."""
 
@@ -79,6 +86,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     figures: list[Figure]
     curves: list[Curve]
     passes: list[PassCosts] = []
+    unsupported: list[Unsupported] = []
 
 
 class _HistoryLine(msgspec.Struct, frozen=True):

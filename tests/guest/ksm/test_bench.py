@@ -12,9 +12,11 @@ import pytest
 from harness.config import Config
 from harness.errors import CheckFailed
 from harness.ksm.bench.cases import Case
+from harness.ksm.bench.collect import collect
 from harness.ksm.bench.figures import figures_of
 from harness.ksm.bench.machine import measure, prepare
 from harness.ksm.bench.records import parse
+from harness.ksm.bench.run import Job
 from harness.ksm.result import Merger
 
 TIMEOUT = 300.0
@@ -40,6 +42,16 @@ def test_real_programs_answer_right_and_are_merged(config: Config, tmp_path: Pat
     figures = {figure.metric: figure.value for figure in figures_of(case, "samepage", records)}
     assert figures["pages saved"] > 100
     assert figures["pages not saved"] < figures["pages saved"] / 5
+
+
+def test_what_a_merger_does_not_offer_is_no_fault(config: Config, tmp_path: Path) -> None:
+    if config.kernel != "6.1":
+        pytest.skip("its own merger has PR_SET_MEMORY_MERGE")
+    job, material = Job(Case("passes", "programs", 2, 256), "in-tree"), prepare(config, config.kernel, module=False)
+    records = parse(measure(config, material, job.merger, job.case, tmp_path, TIMEOUT))
+    result = collect("cases", material, {job: records})
+    assert [(missing.case, missing.merger) for missing in result.unsupported] == [(job.case, "in-tree")]
+    assert result.figures == []
 
 
 @pytest.mark.parametrize("merger", get_args(Merger))
