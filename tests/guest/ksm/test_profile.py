@@ -41,7 +41,7 @@ def test_hot_functions_and_sum(config: Config, tmp_path: Path, merger: Merger, h
 
 
 def test_who_waits_for_a_long_pass_takes_nothing_of_it(config: Config, tmp_path: Path) -> None:
-    """Where PID 1 wanted the CPU while it waited, it was charged with up to a tenth of the pass (images/bench/init.c)."""
+    """Where PID 1 wants the CPU while it waits, it gets a part of the bill for it (images/bench/init.c)."""
     outcome, _ = taken(
         config, "samepage", tmp_path, Case("passes", "unique", processes=4, pages=4096, smart_scan=False)
     )
