@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,9 +35,10 @@ def built_folder(folder: Path, build: Callable[[Path], None], *, keep: int) -> P
     """Return `folder`; where it is missing, let `build` fill an empty folder beside it, and rename that when done.
 
     A build that was killed leaves only a folder ending in `.partial`, which the next one for the same WHAT removes.
-    The name is WHAT-KEY: of the folders for the same WHAT, only the `keep` that were used last stay.
+    The name is WHAT-KEY: of the folders for the same WHAT, only the `keep` that were used last stay, and those that a
+    process which lives has asked for.
     """
-    if not folder.is_dir():
+    while not _hold(folder):
         with exclusive(_lock_of(folder)):
             if not folder.is_dir():
                 partial = folder.with_name(folder.name + ".partial")
@@ -54,6 +56,29 @@ def built_folder(folder: Path, build: Callable[[Path], None], *, keep: int) -> P
     return folder
 
 
+_held: dict[Path, int] = {}
+"""Descriptors of the folders that this process has asked for, with a shared lock each until it ends."""
+_holding = threading.Lock()
+
+
+def _hold(folder: Path) -> bool:
+    """Keep `folder` from being removed for as long as this process lives; false where there is none."""
+    with _holding, contextlib.suppress(FileNotFoundError):
+        if folder in _held and _is_at(folder, _held[folder]):
+            return True
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if _is_at(folder, descriptor):
+            _held[folder] = descriptor
+            return True
+        os.close(descriptor)  # it was removed while we waited for the lock
+    return False
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    return path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
+
+
 def _lock_of(folder: Path) -> Path:
     return folder.with_name(folder.name + ".lock")
 
@@ -69,7 +94,7 @@ def _sweep(newest: Path) -> None:
 
 
 def _prune(newest: Path, keep: int) -> None:
-    """Remove what was not used for longest. Who has a file of it open (a running guest) keeps that file."""
+    """Remove what was not used for longest, but for what some process holds."""
     what = newest.name.rpartition("-")[0]
     used: list[tuple[float, Path]] = []
     for path in newest.parent.iterdir():
@@ -77,11 +102,22 @@ def _prune(newest: Path, keep: int) -> None:
         with contextlib.suppress(FileNotFoundError):  # another process removes as well
             used += [(path.stat().st_mtime, path)] if is_alike else []
     for _, old in sorted(used, reverse=True)[keep - 1 :]:
-        with exclusive(_lock_of(old)), contextlib.suppress(FileNotFoundError):
+        with exclusive(_lock_of(old)), contextlib.suppress(FileNotFoundError, BlockingIOError), _unused(old):
             doomed = old.with_name(old.name + ".partial")
             remove_tree(doomed)
             old.rename(doomed)
             remove_tree(doomed)
+
+
+@contextmanager
+def _unused(folder: Path) -> Iterator[None]:
+    """Keep others from holding `folder`. Raises BlockingIOError where one does."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remove_tree(folder: Path) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 from __future__ import annotations
 
+import multiprocessing
 import os
 import threading
 import time
@@ -56,12 +57,35 @@ def test_two_at_once_build_once(tmp_path: Path) -> None:
     assert len(calls) == 1
 
 
+def build_elsewhere(folder: Path) -> None:
+    """Ask for it in a process that ends."""
+    process = multiprocessing.get_context("fork").Process(
+        target=built_folder, args=(folder, lambda partial: None), kwargs={"keep": 3}
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def test_what_somebody_uses_stays(tmp_path: Path) -> None:
+    built_folder(tmp_path / "image-1.0-0", lambda partial: None, keep=3)
+    os.utime(tmp_path / "image-1.0-0", (0, 0))
+    for number in range(1, 5):
+        build_elsewhere(tmp_path / f"image-1.0-{number}")
+        os.utime(tmp_path / f"image-1.0-{number}", (number, number))
+    left = sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".lock")
+    assert left == [f"image-1.0-{number}" for number in (0, 2, 3, 4)]
+    remove_tree(tmp_path / "image-1.0-0")
+    assert built_folder(tmp_path / "image-1.0-0", lambda partial: (partial / "anew").touch(), keep=3).is_dir()
+    assert (tmp_path / "image-1.0-0/anew").exists()
+
+
 def test_only_what_was_used_last_stays(tmp_path: Path) -> None:
     (tmp_path / "other-1.0-ff").mkdir()
     for number in range(4):
-        built_folder(tmp_path / f"image-1.0-{number}", lambda partial: None, keep=3)
+        build_elsewhere(tmp_path / f"image-1.0-{number}")
         os.utime(tmp_path / f"image-1.0-{number}", (number, number))
-    built_folder(tmp_path / "image-1.0-1", lambda partial: None, keep=3)  # used again: now it is the newest
+    build_elsewhere(tmp_path / "image-1.0-1")  # used again: now it is the newest
     (tmp_path / "image-1.0-9.partial").mkdir()
     (tmp_path / "image-1.0-8.partial").mkdir()
     with exclusive(tmp_path / "image-1.0-9.lock"):  # one is being built, the other was left by a build that was killed
