@@ -94,8 +94,9 @@ static void sp_unmerge_lone(struct sp_block *block, unsigned int index)
 /*
  * Merge the page of @item with the candidate @twin, whose page becomes the
  * merged one. -ESTALE, -ENOENT: the twin has changed, is gone or held, and is out
- * of the unstable tree then. -EAGAIN: it has another content. -EEXIST: it is the
- * same page, shared by fork. -EBUSY, -ENOMEM: not now.
+ * of the unstable tree then. -EAGAIN: it has another content. -EDOM: another key,
+ * which is as brief. -EEXIST: it is the same page, shared by fork. -EBUSY,
+ * -ENOMEM: not now.
  */
 static int sp_merge_twins(struct sp_item *item, u32 twin, const struct sp_key *key)
 {
@@ -185,7 +186,7 @@ static int sp_try_twins(struct sp_block *block, unsigned int index,
 			/* It is signed in full at its next scan. */
 			if (!key->full)
 				sp_slot_changed(sp_block_of(twin), twin % SP_BLOCK_PAGES);
-		} else if (err != -ESTALE && err != -ENOENT) {
+		} else if (err != -ESTALE && err != -ENOENT && err != -EDOM) {
 			break;
 		}
 	}
@@ -194,7 +195,15 @@ static int sp_try_twins(struct sp_block *block, unsigned int index,
 		sp_note_crowded(key->signature);
 		return err ? -EBUSY : 0;
 	}
-	return err == -EAGAIN || err == -ESTALE || err == -ENOENT ? -ESRCH : err;
+	switch (err) {
+	case -EAGAIN:
+	case -ESTALE:
+	case -ENOENT:
+	case -EDOM:
+		return -ESRCH;
+	default:
+		return err;
+	}
 }
 
 /* Look for a candidate of the same content; become one where there is none. */

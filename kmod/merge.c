@@ -361,12 +361,28 @@ static void sp_convert(struct sp_frozen *f, struct sp_stable *stable,
 	folio_set_dirty(f->folio);
 }
 
+/* Has the page of @item, a candidate, the content that it was filed with? */
+static bool sp_is_as_filed(const struct sp_item *item, struct page *page)
+{
+	u32 filed = item->block->slot[item->index].signature;
+	struct sp_key key = {
+		.signature = sp_sample(page),
+		.nid = sp_page_nid(page_to_pfn(page)),
+	};
+
+	if (sp_brief(&key) == filed)
+		return true;
+	key.signature = sp_full_signature(page);
+	return sp_brief(&key) == filed;
+}
+
 /*
  * Turn the page of @item into the merged page of @stable, a new node that is
  * not in the tree yet. It must not be @other, the page that it is to be merged
  * with (shared by fork: nothing to gain), but equal to it. 0, or -ENOENT,
- * -EEXIST, -EBUSY, -EAGAIN as sp_replace(), or -ESTALE when it has not the
- * node's signature: nothing is changed then.
+ * -EEXIST, -EBUSY, -EAGAIN as sp_replace(), or when it has not the node's
+ * signature -ESTALE, or -EDOM if it never had it, only the same brief key:
+ * nothing is changed then.
  */
 int sp_make_stable(struct sp_stable *stable, struct sp_item *item,
 		   struct page *other)
@@ -393,7 +409,7 @@ int sp_make_stable(struct sp_stable *stable, struct sp_item *item,
 	if (sp_page_nid(page_to_pfn(f.page)) != stable->key.nid ||
 	    (stable->key.full ? sp_full_signature(f.page) : sp_sample(f.page)) !=
 	    stable->key.signature)
-		err = -ESTALE;
+		err = sp_is_as_filed(item, f.page) ? -EDOM : -ESTALE;
 	else if (!sp_equal(f.page, other))
 		err = -EAGAIN;
 	else if (!sp_share(&f))

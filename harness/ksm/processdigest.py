@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from harness.errors import SamepageError
 from harness.ksm.content import Digester
 from harness.ksm.oracle import Candidates
-from harness.ksm.processes import KPF_ZERO_PAGE, PFN_MASK, merged_by_flags
+from harness.ksm.processes import KPF_THP, KPF_ZERO_PAGE, PFN_MASK, merged_by_flags
 from harness.ksm.protocol import PAGE_BYTES
 
 RECORD = np.dtype([("address", "<u8"), ("digest", "<u8"), ("pagemap", "<u8"), ("flags", "<u8")])
@@ -70,14 +70,15 @@ def mergeable_ranges(smaps: str) -> list[tuple[int, int]]:
 def candidates(readings: Sequence[tuple[Records, list[tuple[int, int]]]]) -> Candidates:
     """Return what merging looks at, for `oracle.expect`: records of each process, with its mergeable ranges.
 
-    A page that maps the zero page is left alone: it was only ever read, or was empty in a huge page that was split.
+    A page that maps the zero page is left alone: it was only ever read, or was empty in a huge page that was split. So
+    is part of a huge page: whether splitting that pays is the merger's to judge, and where it was split, it is none.
     """
     chosen = []
     for records, ranges in readings:
         inside = np.zeros(len(records), np.bool_)
         for start, end in ranges:
             inside |= (records["address"] >= np.uint64(start)) & (records["address"] < np.uint64(end))
-        chosen.append(records[inside & (records["flags"] & KPF_ZERO_PAGE == 0)])
+        chosen.append(records[inside & (records["flags"] & (KPF_ZERO_PAGE | KPF_THP) == 0)])
     pages = np.concatenate(chosen)
     frames = (pages["pagemap"] & PFN_MASK).astype(np.int64)
     merged = merged_by_flags(pages["flags"])

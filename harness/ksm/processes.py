@@ -31,6 +31,7 @@ GAP_BYTES = 2 << 20
 KPF_KSM = np.uint64(1 << 21)
 KPF_EXCLUSIVE = np.uint64(1 << 34)
 KPF_ZERO_PAGE = np.uint64(1 << 24)
+KPF_THP = np.uint64(1 << 22)
 PRESENT = np.uint64(1 << 63)
 SWAPPED = np.uint64(1 << 62)
 PFN_MASK = np.uint64((1 << 55) - 1)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from harness.errors import CheckFailed
 from harness.guest.guest import Guest
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
-from harness.module.build import BuiltModule, build_module
+from harness.module.build import BuiltModule
+from tests.guest.ksm.changed import changed
 from tests.guest.ksm.control import RUN, STOP, UNMERGE, Merger
 
 PAGES = 300
@@ -32,16 +32,6 @@ def in_tree(merger: Merger, guest: Guest, module: BuiltModule) -> Iterator[Merge
     merger["run"] = UNMERGE
     merger["run"] = STOP
     guest.insmod(module.ko)
-
-
-def changed(config: Config, folder: Path, file: str, old: str, new: str) -> BuiltModule:
-    """Build the module from a copy in which one text is replaced."""
-    copy = folder / "kmod"
-    shutil.copytree(config.root / "kmod", copy)
-    text = (copy / file).read_text()
-    assert text.count(old) == 1
-    (copy / file).write_text(text.replace(old, new))
-    return build_module(config, copy, config.kernel)
 
 
 def refused(guest: Guest, module: BuiltModule, errno_text: str, *messages: str) -> None:

@@ -31,7 +31,9 @@ def test_everything_that_can_be_merged_is(config: Config, tmp_path: Path, merger
         stage = outcome.stage(name)
         assert stage is not None
         assert stage.expected is not None
-        assert stage.expected.items() <= stage.counters.items()
+        # Linux 6.1's own does not count zero pages.
+        unknown = set() if "ksm_zero_pages" in stage.counters else {("ksm_zero_pages", 0)}
+        assert stage.expected.items() - unknown <= stage.counters.items()
     assert outcome.cow.broken == outcome.cow.writes > 100
     assert outcome.cow.content_errors == 0
     assert outcome.splats == []

@@ -19,7 +19,7 @@ from harness.ksm.processdigest import (
 
 DIGESTER = Digester(5)
 ZERO = DIGESTER.of_bytes(bytes(4096))
-KSM, EXCLUSIVE, ZERO_PAGE = 1 << 21, 1 << 34, 1 << 24
+KSM, THP, EXCLUSIVE, ZERO_PAGE = 1 << 21, 1 << 22, 1 << 34, 1 << 24
 
 
 def records(*rows: tuple[int, int, int, int]) -> Records:
@@ -79,6 +79,13 @@ def test_candidates_lie_in_mergeable_mappings_and_not_on_the_zero_page() -> None
     assert found.merged.tolist() == [False, False]
     expected = expect(found, DIGESTER, max_page_sharing=256, use_zero_pages=True)
     assert (expected.pages_sharing, expected.ksm_zero_pages) == (1, 0)
+
+
+def test_parts_of_huge_pages_are_no_candidates() -> None:
+    first = records((0x1000, 1, 100, EXCLUSIVE), (0x2000, 2, 101, EXCLUSIVE))
+    second = records((0x1000, 1, 102, EXCLUSIVE | THP), (0x2000, 2, 103, EXCLUSIVE))
+    found = candidates([(pages, [(0x1000, 0x3000)]) for pages in (first, second)])
+    assert expect(found, DIGESTER, max_page_sharing=256, use_zero_pages=False).pages_sharing == 1
 
 
 def test_copies_are_counted_by_content_and_frame() -> None:
