@@ -5,10 +5,10 @@
  * A page is worth reading once it stayed the same for a pass. Whether it did,
  * the dirty bit of its page-table entry tells: it is cleaned, into the folio,
  * when the page is seen to have changed, and found clean at the next pass or
- * not; a page that is new counts as changed. So a page that keeps changing is never read, and a page that is filed
- * and clean costs a look at its entry. What writes past the page table (direct
- * I/O, ptrace) does not show there: each pass looks anew at one page in 128,
- * whatever its entry says. The memory of an mm with MMU notifiers is written
+ * not; a page that is new counts as changed. So a page that keeps changing is
+ * never read, and a page that is filed and clean costs a look at its entry. What
+ * writes past the page table (direct I/O, ptrace) does not show there: each pass
+ * looks anew at one page in 128, whatever its entry says. The memory of an mm with MMU notifiers is written
  * through other tables yet, and is signed every time.
  *
  * Needs mmap_lock and sp_scan_mutex. Pages are noted with a reference under
@@ -17,7 +17,6 @@
 #include <linux/bitmap.h>
 #include <linux/mm.h>
 #include <linux/page_idle.h>
-#include <linux/pagewalk.h>
 
 #include "batch.h"
 
@@ -96,10 +95,9 @@ static void sp_collect_merged(struct sp_batch *batch, struct sp_block *block,
 
 /* What is to be done about the page, under its page-table lock; false if it is none of ours. */
 static bool sp_collect_page(struct sp_batch *batch, struct vm_area_struct *vma,
-			    struct sp_block *block, unsigned long addr,
+			    struct sp_block *block, unsigned int index,
 			    pte_t *ptep, pte_t entry)
 {
-	unsigned int index = sp_index(addr);
 	struct folio *folio;
 	struct page *page;
 	bool dirty;
@@ -124,7 +122,7 @@ static bool sp_collect_page(struct sp_batch *batch, struct vm_area_struct *vma,
 		return true;
 	}
 	if (dirty)
-		sp_clean(batch, vma, addr, ptep, folio);
+		sp_clean(batch, vma, sp_slot_address(block, index), ptep, folio);
 	if (block->sharers & BIT_ULL(index))
 		sp_note(batch, block, index, SP_TODO_LOST);
 	else if (dirty || !(block->tracked & BIT_ULL(index)) ||
@@ -149,10 +147,63 @@ static u64 sp_quiet_pages(const struct sp_batch *batch, const struct sp_block *b
 	return turn < SP_BLOCK_PAGES ? quiet & ~BIT_ULL(turn) : quiet;
 }
 
-static bool sp_still_shares(const struct sp_block *block, unsigned int index,
-			    pte_t entry)
+static bool sp_is_clean(pte_t entry)
 {
-	return READ_ONCE(block->slot[index].item->stable->pfn) == pte_pfn(entry);
+	return pte_present(entry) && !pte_dirty(entry);
+}
+
+/* What the entries of a block say. */
+struct sp_entries {
+	u64 none;
+	u64 clean;	/* something is mapped, and was not written */
+};
+
+/*
+ * Read a block's entries, by eights that mostly say the same: all that a settled
+ * page costs in a pass.
+ */
+static struct sp_entries sp_read_entries(const pte_t *ptep)
+{
+	struct sp_entries entries = { };
+	unsigned int at, i;
+
+	for (at = 0; at < SP_BLOCK_PAGES; at += 8) {
+		pteval_t any = 0, all = ~0UL;
+
+#pragma GCC unroll 8
+		for (i = 0; i < 8; i++) {
+			/* Ours, but for the bits that the processor sets. */
+			any |= native_pte_val(ptep[at + i]);
+			all &= native_pte_val(ptep[at + i]);
+		}
+		if (!any)
+			entries.none |= 0xffULL << at;
+		else if ((all & _PAGE_PRESENT) && !(any & _PAGE_DIRTY_BITS))
+			entries.clean |= 0xffULL << at;
+		else
+			for (i = at; i < at + 8; i++)
+				entries.clean |= (u64)sp_is_clean(ptep_get(ptep + i)) << i;
+	}
+	return entries;
+}
+
+/* Which of these sharers map the page that their record says; @ptep: of the block's first. */
+static u64 sp_still_sharing(const struct sp_block *block, const pte_t *ptep, u64 sharers)
+{
+	const pteval_t mask = PTE_PFN_MASK;
+	u64 same = sharers;
+	unsigned int i;
+
+	for (i = 0; i < SP_BLOCK_PAGES; i++) {
+		pteval_t frame;
+
+		if (!(sharers >> i & 1))
+			continue;
+		frame = READ_ONCE(block->slot[i].item->stable->pfn) << PAGE_SHIFT;
+		if ((frame ^ native_pte_val(ptep_get(ptep + i))) & mask)
+			same &= ~BIT_ULL(i);
+	}
+	return same;
 }
 
 /*
@@ -175,59 +226,62 @@ static void sp_account(struct sp_batch *batch, unsigned int looked,
 	batch->budget -= min(batch->budget, looked);
 }
 
-/* Note the pages of @block that were there and are no more. */
-static void sp_note_gone(struct sp_batch *batch, struct sp_block *block,
-			 unsigned long start, unsigned long end, u64 present)
+/* These pages of @block are not there: note which of them were. */
+static void sp_note_gone(struct sp_batch *batch, struct sp_block *block, u64 pages)
 {
-	u64 part = (~0ULL << sp_index(start)) & (~0ULL >> (63 - sp_index(end - 1)));
-	u64 gone = block->tracked & part & ~present;
-
-	for (; gone; gone &= gone - 1)
-		sp_note(batch, block, __ffs64(gone), SP_TODO_GONE);
+	for (pages &= block->tracked; pages; pages &= pages - 1)
+		sp_note(batch, block, __ffs64(pages), SP_TODO_GONE);
 }
 
-/* The part of one block, under the page-table lock. */
+/* A part of one block, under the page-table lock. @ptep: of the block's first page. */
 static void sp_collect_block(struct sp_batch *batch, struct vm_area_struct *vma,
-			     struct sp_block *block, pte_t *ptep,
-			     unsigned long start, unsigned long end)
+			     struct sp_block *block, pte_t *ptep, u64 part)
 {
-	u64 bit = BIT_ULL(sp_index(start)), present = 0, passed = 0;
-	u64 quiet, merged;
-	unsigned long addr;
+	struct sp_entries entries;
+	u64 quiet, present, passed, left;
 
 	if (block->spared || block->twinned)
 		sp_huge_no_more(block);
-	quiet = sp_quiet_pages(batch, block);
-	merged = quiet & block->sharers;
-	quiet &= ~merged;
-	for (addr = start; addr < end; addr += PAGE_SIZE, ptep++, bit <<= 1) {
-		pte_t entry = ptep_get(ptep);
+	entries = sp_read_entries(ptep);
+	quiet = sp_quiet_pages(batch, block) & entries.clean & part;
+	passed = quiet & ~block->sharers;
+	present = quiet & block->sharers;
+	if (present)
+		present = sp_still_sharing(block, ptep, present);
+	left = part & ~(passed | present | entries.none);
+	for (; left; left &= left - 1) {
+		unsigned int index = __ffs64(left);
+		pte_t entry = ptep_get(ptep + index);
 
-		if (!pte_present(entry))
-			continue;
-		if (!pte_dirty(entry)) {
-			if (quiet & bit) {
-				passed |= bit;
-				continue;
-			}
-			if ((merged & bit) &&
-			    sp_still_shares(block, sp_index(addr), entry)) {
-				present |= bit;
-				continue;
-			}
-		}
-		if (sp_collect_page(batch, vma, block, addr, ptep, entry))
-			present |= bit;
+		if (pte_present(entry) &&
+		    sp_collect_page(batch, vma, block, index, ptep + index, entry))
+			present |= BIT_ULL(index);
 	}
+	/* One of which nothing is known any more goes at the end of the pass. */
+	if (block->tracked | present)
+		sp_block_see(block);
 	sp_account(batch, hweight64(present), hweight64(passed));
-	sp_note_gone(batch, block, start, end, present | passed);
+	sp_note_gone(batch, block, part & ~(present | passed));
 }
 
-/* Any page in the part of the table that could be merged? */
-static bool sp_any_anon(pte_t *ptep, unsigned long addr, unsigned long end)
+static bool sp_all_none(const pte_t *ptep)
 {
-	for (; addr < end; addr += PAGE_SIZE, ptep++) {
-		pte_t entry = ptep_get(ptep);
+	pteval_t any = 0;
+	unsigned int i;
+
+#pragma GCC unroll 8
+	for (i = 0; i < SP_BLOCK_PAGES; i++)
+		any |= native_pte_val(ptep[i]);
+	return !any;
+}
+
+/* Any page in this part of a block that could be merged? @ptep: of the block's first. */
+static bool sp_any_anon(const pte_t *ptep, u64 part)
+{
+	if (sp_all_none(ptep))
+		return false;
+	for (; part; part &= part - 1) {
+		pte_t entry = ptep_get(ptep + __ffs64(part));
 
 		if (pte_present(entry) && !pte_special(entry) &&
 		    PageAnon(pte_page(entry)))
@@ -261,26 +315,35 @@ static unsigned long sp_collect_table(struct sp_batch *batch,
 				      struct vm_area_struct *vma, pmd_t *pmd,
 				      unsigned long addr, unsigned long end)
 {
+	XA_STATE(blocks, &batch->space->blocks, addr >> SP_BLOCK_SHIFT);
 	spinlock_t *ptl; /* of the page table */
 	pte_t *start = sp_pte_lock_in(vma->vm_mm, pmd, addr, &ptl), *ptep = start;
+	struct sp_block *block;
 
 	if (!start) {
 		/* Nothing there, or a huge page come meanwhile: next pass. */
+		sp_see_range(batch->space, addr, end);
 		batch->at = end;
 		return end;
 	}
+	rcu_read_lock();	/* which the XArray asks for, though it is ours alone */
+	block = xas_load(&blocks);
 	while (addr < end && !sp_batch_full(batch)) {
 		unsigned long next = sp_part_end(batch, addr, end);
-		struct sp_block *block = sp_block_find(batch->space, addr);
+		unsigned int first = sp_index(addr);
+		u64 part = GENMASK_ULL(sp_index(next - 1), first);
 
 		if (block)
-			sp_collect_block(batch, vma, block, ptep, addr, next);
-		else if (sp_any_anon(ptep, addr, next))
+			sp_collect_block(batch, vma, block, ptep - first, part);
+		else if (sp_any_anon(ptep - first, part))
 			break;
 		ptep += (next - addr) >> PAGE_SHIFT;
 		addr = next;
 		batch->at = addr;
+		if (!(addr & ~SP_BLOCK_MASK) && addr < end)
+			block = xas_next(&blocks);
 	}
+	rcu_read_unlock();
 	pte_unmap_unlock(start, ptl);
 	sp_flush(batch, vma);
 	return addr;
@@ -365,12 +428,15 @@ static unsigned long sp_collect_huge(struct sp_batch *batch, pmd_t *pmd,
 	page = vm_normal_page_pmd(vma, start, huge);
 	if (!page || !PageAnon(page) || folio_is_zone_device(page_folio(page)) ||
 	    folio_maybe_dma_pinned(page_folio(page))) {
+		sp_see_range(batch->space, addr, end);
 		next = end;
 	} else if (addr == start &&
 		   sp_visit_huge(batch, vma, start, pmd, huge, page_folio(page))) {
+		sp_see_range(batch->space, addr, end);
 		next = end;
 		sp_huge_count(batch->space, start);
 	} else if (block) {
+		sp_block_see(block);
 		next = sp_part_end(batch, addr, end);
 		page += (addr - start) >> PAGE_SHIFT;
 		sp_collect_huge_part(batch, block, page, addr, next);
@@ -383,29 +449,27 @@ static unsigned long sp_collect_huge(struct sp_batch *batch, pmd_t *pmd,
 	return next;
 }
 
-static int sp_collect_pmd(pmd_t *pmd, unsigned long addr, unsigned long end,
-			  struct mm_walk *walk)
+static bool sp_collect_pmd(struct vm_area_struct *vma, pmd_t *pmd,
+			   unsigned long addr, unsigned long end, void *arg)
 {
-	struct sp_batch *batch = walk->private;
+	struct sp_batch *batch = arg;
 
-	/* What lies between two page tables is gone. */
-	sp_forget_range(batch->space, batch->at, addr);
 	batch->at = addr;
 	while (addr < end) {
 		pmd_t entry = pmdp_get_lockless(pmd);
 		unsigned long stopped = 0;
 
-		if (sp_mm_exiting(walk->mm) || sp_batch_full(batch))
-			return 1;
+		if (sp_mm_exiting(vma->vm_mm) || sp_batch_full(batch))
+			return true;
 		cond_resched();
 		if (!pmd_present(entry)) {
 			sp_forget_range(batch->space, addr, end);
 			break;
 		}
 		if (pmd_leaf(entry))
-			stopped = sp_collect_huge(batch, pmd, addr, end, walk->vma);
+			stopped = sp_collect_huge(batch, pmd, addr, end, vma);
 		else
-			stopped = sp_collect_table(batch, walk->vma, pmd, addr, end);
+			stopped = sp_collect_table(batch, vma, pmd, addr, end);
 		if (!stopped)
 			continue;
 		addr = stopped;
@@ -418,23 +482,17 @@ static int sp_collect_pmd(pmd_t *pmd, unsigned long addr, unsigned long end,
 	return sp_batch_full(batch);
 }
 
-static const struct mm_walk_ops sp_collect_ops = {
-	.pmd_entry = sp_collect_pmd,
-	SP_WALK_RDLOCK
-};
-
 bool sp_collect_vma(struct sp_batch *batch, struct vm_area_struct *vma,
 		    unsigned long start)
 {
-	sp_forget_range(batch->space, batch->at, start);
+	sp_forget_gap(batch->space, batch->at, start);
 	batch->at = start;
 	/* A shadow stack is told apart by its dirty entries. */
 	batch->by_dirty = !mm_has_notifiers(vma->vm_mm) &&
 			  !(vma->vm_flags & VM_SHADOW_STACK);
 	sp_flush_nothing(batch);
-	if (walk_page_range_vma(vma, start, vma->vm_end, &sp_collect_ops, batch))
+	if (sp_walk_pmds(vma, start, vma->vm_end, sp_collect_pmd, batch))
 		return false;
-	sp_forget_range(batch->space, batch->at, vma->vm_end);
 	batch->at = vma->vm_end;
 	return true;
 }

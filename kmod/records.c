@@ -7,6 +7,9 @@
  * link in the unstable tree; a sharer's points to its item. All of it belongs to
  * the holder of sp_scan_mutex. Reverse-map walkers read an item's block, which
  * stays as long as the item does, under the folio lock of its stable node.
+ *
+ * Whatever is not visited in a pass is gone. That visited blocks are counted saves
+ * looking for the others where there are none.
  */
 #include <linux/bitfield.h>
 #include <linux/mm.h>
@@ -42,6 +45,7 @@ struct sp_block *sp_block_new(struct sp_space *space, unsigned long addr, bool h
 	block->owner = space;
 	block->base = addr & SP_BLOCK_MASK;
 	block->spared = huge;
+	block->seen = space->pass - 1;
 	if (!sp_block_id_get(block, SP_GFP)) {
 		kmem_cache_free(sp_block_cache, block);
 		return NULL;
@@ -50,6 +54,7 @@ struct sp_block *sp_block_new(struct sp_space *space, unsigned long addr, bool h
 		sp_block_free(block);
 		return NULL;
 	}
+	space->nr_blocks++;
 	sp_stats.blocks++;
 	return block;
 }
@@ -185,26 +190,80 @@ static u64 sp_block_part(const struct sp_block *block, unsigned long start,
 	return part;
 }
 
-/* Forget all pages in [@start, @end), and blocks that are empty then. */
+/* Forget these pages of a block, and the block if it is empty then. */
+static void sp_forget_pages(struct sp_block *block, u64 pages)
+{
+	struct sp_space *space = block->owner;
+
+	for (pages &= block->tracked; pages; pages &= pages - 1)
+		sp_slot_clear(block, __ffs64(pages));
+	if (block->tracked)
+		return;
+	xa_erase(&space->blocks, block->base >> SP_BLOCK_SHIFT);
+	space->nr_seen -= block->seen == space->pass;
+	space->nr_blocks--;
+	sp_block_free(block);
+	sp_stats.blocks--;
+}
+
+#define sp_for_each_block_in(space, start, end, at, block)			\
+	xa_for_each_range(&(space)->blocks, at, block, (start) >> SP_BLOCK_SHIFT,	\
+			  ((end) - 1) >> SP_BLOCK_SHIFT)
+
+/* Forget all pages in [@start, @end). */
 void sp_forget_range(struct sp_space *space, unsigned long start, unsigned long end)
 {
-	unsigned long at, last = (end - 1) >> SP_BLOCK_SHIFT;
 	struct sp_block *block;
+	unsigned long at;
 
 	if (start >= end)
 		return;
-	xa_for_each_range(&space->blocks, at, block, start >> SP_BLOCK_SHIFT, last) {
-		u64 part = block->tracked & sp_block_part(block, start, end);
-
-		for (; part; part &= part - 1)
-			sp_slot_clear(block, __ffs64(part));
-		if (!block->tracked) {
-			xa_erase(&space->blocks, at);
-			sp_block_free(block);
-			sp_stats.blocks--;
-		}
+	sp_for_each_block_in(space, start, end, at, block) {
+		sp_forget_pages(block, sp_block_part(block, start, end));
 		cond_resched();
 	}
+}
+
+/*
+ * Nothing is mapped in [@start, @end): forget what lies there of the blocks at its
+ * ends, parts of which are mapped. Others are not seen in this pass.
+ */
+void sp_forget_gap(struct sp_space *space, unsigned long start, unsigned long end)
+{
+	unsigned long next = start & SP_BLOCK_MASK;
+
+	if (next != start) {
+		next = min(end, next + SP_BLOCK_SIZE);
+		sp_forget_range(space, start, next);
+	}
+	sp_forget_range(space, max(next, end & SP_BLOCK_MASK), end);
+}
+
+/* The records of this range are to stay as they are. */
+void sp_see_range(struct sp_space *space, unsigned long start, unsigned long end)
+{
+	struct sp_block *block;
+	unsigned long at;
+
+	sp_for_each_block_in(space, start, end, at, block)
+		sp_block_see(block);
+}
+
+/* A pass over @space ends. */
+void sp_forget_unseen(struct sp_space *space)
+{
+	struct sp_block *block;
+	unsigned long at;
+
+	if (space->nr_seen != space->nr_blocks) {
+		xa_for_each(&space->blocks, at, block) {
+			if (block->seen != space->pass)
+				sp_forget_pages(block, ~0ULL);
+			cond_resched();
+		}
+	}
+	space->nr_seen = 0;
+	space->pass++;
 }
 
 int sp_records_init(void)

@@ -45,7 +45,10 @@ struct sp_space {
 	struct list_head list;		/* sp_registry_lock */
 	struct mm_struct *mm;		/* pinned by mmgrab */
 	struct xarray blocks;		/* address >> SP_BLOCK_SHIFT; sp_scan_mutex */
+	unsigned long nr_blocks;
+	unsigned long nr_seen;		/* of these, in this pass */
 	u16 domain;
+	u8 pass;
 };
 
 union sp_slot {
@@ -61,6 +64,7 @@ struct sp_block {
 	unsigned long base;
 	u32 id;
 	bool spared;			/* of a huge page that is not to be split */
+	u8 seen;			/* in which pass of its owner */
 	u64 tracked;			/* pages of which anything is known */
 	u64 settled;			/* nothing to do until they change */
 	u64 candidates;
@@ -178,7 +182,10 @@ void sp_slot_attach(struct sp_item *item);
 void sp_slot_detach(struct sp_item *item);
 void sp_slot_unfile(struct sp_block *block, unsigned int index);
 void sp_slot_clear(struct sp_block *block, unsigned int index);
+void sp_see_range(struct sp_space *space, unsigned long start, unsigned long end);
 void sp_forget_range(struct sp_space *space, unsigned long start, unsigned long end);
+void sp_forget_gap(struct sp_space *space, unsigned long start, unsigned long end);
+void sp_forget_unseen(struct sp_space *space);
 int sp_records_init(void);
 void sp_records_destroy(void);
 
@@ -219,6 +226,15 @@ static inline unsigned long sp_slot_address(const struct sp_block *block,
 static inline unsigned long sp_item_address(const struct sp_item *item)
 {
 	return sp_slot_address(item->block, item->index);
+}
+
+/* The block was visited in this pass. */
+static inline void sp_block_see(struct sp_block *block)
+{
+	struct sp_space *space = block->owner;
+
+	space->nr_seen += block->seen != space->pass;
+	block->seen = space->pass;
 }
 
 static inline struct mm_struct *sp_item_mm(const struct sp_item *item)

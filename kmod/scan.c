@@ -57,7 +57,12 @@ static void sp_leave(struct sp_space *space)
 	else if (!sp_has_mergeable(mm) && !sp_stays_registered(mm))
 		/* Whoever registers it again waits for mmap_lock. */
 		fate = SP_DROP_IDLE;
-	sp_forget_range(space, fate == SP_KEEP ? sp_cursor_address : 0, ULONG_MAX);
+	if (fate == SP_KEEP) {
+		sp_forget_gap(space, sp_cursor_address, ULONG_MAX);
+		sp_forget_unseen(space);
+	} else {
+		sp_forget_range(space, 0, ULONG_MAX);
+	}
 	sp_cursor_address = 0;
 	if (fate == SP_KEEP) {
 		/* Once the cursor has left, the mm may be freed by its exit. */

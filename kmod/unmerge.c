@@ -52,32 +52,27 @@ static void sp_note_merged(struct sp_merged *found, unsigned long addr, pte_t en
 	found->addr[found->count++] = addr;
 }
 
-static int sp_find_merged(pmd_t *pmd, unsigned long addr, unsigned long end,
-			  struct mm_walk *walk)
+static bool sp_find_merged(struct vm_area_struct *vma, pmd_t *pmd,
+			   unsigned long addr, unsigned long end, void *arg)
 {
-	struct sp_merged *found = walk->private;
+	struct sp_merged *found = arg;
 	pte_t *start, *ptep;
 	spinlock_t *ptl; /* of the page table */
 
 	cond_resched();
-	start = sp_pte_lock_in(walk->mm, pmd, addr, &ptl);
+	start = sp_pte_lock_in(vma->vm_mm, pmd, addr, &ptl);
 	if (!start)
-		return 0;	/* nothing there, or a huge page: never merged */
+		return false;	/* nothing there, or a huge page: never merged */
 	for (ptep = start; addr < end && found->count < ARRAY_SIZE(found->addr);
 	     ptep++, addr += PAGE_SIZE) {
 		pte_t entry = ptep_get(ptep);
 
-		if (sp_entry_merged(walk->vma, addr, entry))
+		if (!pte_none(entry) && sp_entry_merged(vma, addr, entry))
 			sp_note_merged(found, addr, entry);
 	}
 	pte_unmap_unlock(start, ptl);
 	return found->count == ARRAY_SIZE(found->addr);
 }
-
-static const struct mm_walk_ops sp_find_merged_ops = {
-	.pmd_entry = sp_find_merged,
-	SP_WALK_RDLOCK
-};
 
 /* Unmerge the page at @addr, if it is merged yet. 0, -ENOMEM, -EFAULT: it has gone by other means. */
 static int sp_unshare(struct vm_area_struct *vma, unsigned long addr, bool zero)
@@ -107,7 +102,7 @@ int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
 	while (start < end) {
 		found.count = 0;
 		found.zero = 0;
-		walk_page_range_vma(vma, start, end, &sp_find_merged_ops, &found);
+		sp_walk_pmds(vma, start, end, sp_find_merged, &found);
 		if (!found.count)
 			return 0;
 		/* What backed out is found again: search from the first one on. */

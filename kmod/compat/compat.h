@@ -160,6 +160,16 @@ pte_t *sp_pte_lock(struct mm_struct *mm, unsigned long addr, spinlock_t **ptl);
 pte_t *sp_pte_lock_in(struct mm_struct *mm, pmd_t *pmd, unsigned long addr, spinlock_t **ptl);
 
 /*
+ * Visit every entry of a middle-level table that stands for something in
+ * [@addr, @end) of @vma, with the part of it that lies there, until a visitor says
+ * true: then true. Needs mmap_lock.
+ */
+typedef bool (*sp_pmd_visitor)(struct vm_area_struct *vma, pmd_t *pmd,
+			       unsigned long addr, unsigned long end, void *arg);
+bool sp_walk_pmds(struct vm_area_struct *vma, unsigned long addr, unsigned long end,
+		  sp_pmd_visitor visit, void *arg);
+
+/*
  * The lock and the value of the huge entry that maps @addr, or NULL where there
  * is none. Needs mmap_lock; undone by spin_unlock().
  */
@@ -277,11 +287,5 @@ static inline pte_t sp_mk_zero_pte(pte_t entry, struct mm_struct *mm)
 	sp_count_zero_page(mm);
 	return pte_mkdirty(pte_mkspecial(entry));
 }
-
-#ifdef SP_HAVE_WALK_LOCK
-#define SP_WALK_RDLOCK .walk_lock = PGWALK_RDLOCK,
-#else
-#define SP_WALK_RDLOCK
-#endif
 
 #endif

@@ -2,21 +2,88 @@
 /* Page-table descent with what every kernel of the matrix offers. */
 #include "compat.h"
 
-static pmd_t *sp_pmd(struct mm_struct *mm, unsigned long addr)
+/*
+ * The middle-level table that covers @addr, at @addr's entry; NULL where there is
+ * none. Sets where it, or the hole, ends.
+ */
+static pmd_t *sp_pmd_table(struct mm_struct *mm, unsigned long addr, unsigned long *end)
 {
 	pgd_t *pgd = pgd_offset(mm, addr);
 	p4d_t *p4d;
 	pud_t *pud;
 
+	*end = (addr & PGDIR_MASK) + PGDIR_SIZE;
 	if (!pgd_present(*pgd))
 		return NULL;
 	p4d = p4d_offset(pgd, addr);
+	*end = (addr & P4D_MASK) + P4D_SIZE;
 	if (!p4d_present(*p4d))
 		return NULL;
 	pud = pud_offset(p4d, addr);
+	*end = (addr & PUD_MASK) + PUD_SIZE;
 	if (!pud_present(*pud) || pud_leaf(*pud))
 		return NULL;
 	return pmd_offset(pud, addr);
+}
+
+static pmd_t *sp_pmd(struct mm_struct *mm, unsigned long addr)
+{
+	unsigned long end;
+
+	return sp_pmd_table(mm, addr, &end);
+}
+
+static bool sp_eight_none(const pmd_t *pmd)
+{
+	pmdval_t any = 0;
+	int i;
+
+	/* What comes meanwhile is for the next walk. */
+#pragma GCC unroll 8
+	for (i = 0; i < 8; i++)
+		any |= data_race(native_pmd_val(pmd[i]));
+	return !any;
+}
+
+/* Terabytes may have next to nothing in them: the loop over what is none is what counts. */
+static bool sp_visit_pmds(struct vm_area_struct *vma, pmd_t *table,
+			  unsigned long addr, unsigned long end,
+			  sp_pmd_visitor visit, void *arg)
+{
+	unsigned long base = addr & PMD_MASK;
+	unsigned int i, nr = DIV_ROUND_UP(end - base, PMD_SIZE);
+
+	for (i = 0; i < nr; i++) {
+		unsigned long start;
+
+		if (i + 8 <= nr && sp_eight_none(table + i)) {
+			i += 7;
+			continue;
+		}
+		if (pmd_none(pmdp_get_lockless(table + i)))
+			continue;
+		start = base + i * PMD_SIZE;
+		if (visit(vma, table + i, max(addr, start), min(end, start + PMD_SIZE), arg))
+			return true;
+	}
+	return false;
+}
+
+bool sp_walk_pmds(struct vm_area_struct *vma, unsigned long addr, unsigned long end,
+		  sp_pmd_visitor visit, void *arg)
+{
+	mmap_assert_locked(vma->vm_mm);
+	while (addr < end) {
+		unsigned long table_end;
+		pmd_t *table = sp_pmd_table(vma->vm_mm, addr, &table_end);
+
+		table_end = min(table_end, end);
+		if (table && sp_visit_pmds(vma, table, addr, table_end, visit, arg))
+			return true;
+		addr = table_end;
+		cond_resched();
+	}
+	return false;
 }
 
 /* Absent, huge and vanishing page tables are seen to here or by the kernel. */

@@ -16,6 +16,11 @@
 #define VM_SHADOW_STACK VM_NONE
 #endif
 
+/* There is a second one where there are shadow stacks. */
+#ifndef _PAGE_DIRTY_BITS
+#define _PAGE_DIRTY_BITS _PAGE_DIRTY
+#endif
+
 #ifndef VM_DROPPABLE
 #define VM_DROPPABLE VM_NONE
 #endif

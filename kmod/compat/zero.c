@@ -14,26 +14,21 @@
 #include "../samepage.h"
 
 #ifndef SP_HAVE_KSM_ZERO_PAGES
-static int sp_count_zero_ptes(pmd_t *pmd, unsigned long addr, unsigned long end,
-			      struct mm_walk *walk)
+static bool sp_count_zero_ptes(struct vm_area_struct *vma, pmd_t *pmd,
+			       unsigned long addr, unsigned long end, void *arg)
 {
-	long *count = walk->private;
+	long *count = arg;
 	spinlock_t *ptl; /* of the page table */
-	pte_t *start = sp_pte_lock_in(walk->mm, pmd, addr, &ptl), *ptep;
+	pte_t *start = sp_pte_lock_in(vma->vm_mm, pmd, addr, &ptl), *ptep;
 
 	if (!start)
-		return 0;
+		return false;
 	for (ptep = start; addr < end; ptep++, addr += PAGE_SIZE)
 		*count += sp_zero_pte(ptep_get(ptep));
 	pte_unmap_unlock(start, ptl);
 	cond_resched();
-	return 0;
+	return false;
 }
-
-static const struct mm_walk_ops sp_count_zero_ops = {
-	.pmd_entry = sp_count_zero_ptes,
-	SP_WALK_RDLOCK
-};
 
 long sp_mm_zero_pages(struct mm_struct *mm)
 {
@@ -44,8 +39,8 @@ long sp_mm_zero_pages(struct mm_struct *mm)
 	mmap_read_lock(mm);
 	for_each_vma(vmi, vma)
 		if (sp_vma_merges(vma))
-			walk_page_range_vma(vma, vma->vm_start, vma->vm_end,
-					    &sp_count_zero_ops, &count);
+			sp_walk_pmds(vma, vma->vm_start, vma->vm_end,
+				     sp_count_zero_ptes, &count);
 	mmap_read_unlock(mm);
 	return count;
 }
