@@ -27,6 +27,8 @@ class Kind(IntEnum):
     """The last 64 bytes from the key, all before them from its high 32 bits alone."""
     BYTE = 3
     """Every byte is the low byte of the key."""
+    WORD = 4
+    """One word from the key, at a place that it chooses; all others from its high 32 bits alone."""
 
 
 def mix(values: Words) -> Words:
@@ -52,6 +54,10 @@ def page_words(kind: Kind, keys: Words) -> Words:
     if kind is Kind.PREFIX:
         family = mix((keys >> np.uint64(32)) ^ COMMON_SALT)
         return np.concatenate([_stream(family, PAGE_WORDS - TAIL_WORDS), _stream(mix(keys), TAIL_WORDS)], axis=1)
+    if kind is Kind.WORD:
+        words = _stream(mix((keys >> np.uint64(32)) ^ COMMON_SALT), PAGE_WORDS)
+        words[np.arange(len(keys)), keys % np.uint64(PAGE_WORDS)] = mix(keys)
+        return words
     words = np.zeros((len(keys), PAGE_WORDS), dtype=np.uint64)
     if kind is Kind.BYTE:
         words += ((keys & np.uint64(0xFF)) * np.uint64(0x0101010101010101))[:, np.newaxis]

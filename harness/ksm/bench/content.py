@@ -12,7 +12,7 @@ from harness.ksm.content import Kind
 MADV_MERGEABLE, MADV_UNMERGEABLE = 12, 13
 MAX_PAGE_SHARING = 256
 GROUP = 4
-CLASSES = ("zero", "same", "groups", "unique", "prefix", "rewritten")
+CLASSES = ("zero", "same", "groups", "unique", "prefix", "colliding", "rewritten")
 MIXED = {"zero": 8, "same": 8, "groups": 4, "unique": 4, "prefix": 8, "rewritten": 8}
 """Each class's share of the mixed case: one page in so many."""
 
@@ -81,9 +81,10 @@ class Memory:
             case "groups":
                 factor = _coprime(chance.below(total), total)
                 return f"deal {area} 0 {pages} {base} {process * pages} {factor} {total} {GROUP}"
-            case "prefix":
+            case "prefix" | "colliding":
                 family = base & 0x7FFF_FFFF_0000_0000
-                return f"fill {area} 0 {pages} {Kind.PREFIX:d} {family + process * pages} 1"
+                kind = Kind.PREFIX if name == "prefix" else Kind.WORD
+                return f"fill {area} 0 {pages} {kind:d} {family + process * pages} 1"
             case _:
                 return f"fill {area} 0 {pages} {Kind.FILLED:d} {own + round_ * total} 1"
 

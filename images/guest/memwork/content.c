@@ -35,6 +35,10 @@ void fill_page(uint64_t *page, enum kind kind, uint64_t key)
 		fill_words(page, PAGE_WORDS - TAIL_WORDS, mix((key >> 32) ^ COMMON_SALT));
 		fill_words(page + PAGE_WORDS - TAIL_WORDS, TAIL_WORDS, mix(key));
 		break;
+	case KIND_WORD:
+		fill_words(page, PAGE_WORDS, mix((key >> 32) ^ COMMON_SALT));
+		page[key % PAGE_WORDS] = mix(key);
+		break;
 	case KIND_BYTE:
 		memset(page, (int)(key & 0xff), PAGE_BYTES);
 		break;

@@ -12,6 +12,7 @@ enum kind {
 	KIND_FILLED,	/* every word from the key */
 	KIND_PREFIX,	/* the last 64 bytes from the key, all before them from its high 32 bits alone */
 	KIND_BYTE,	/* every byte is the low byte of the key */
+	KIND_WORD,	/* one word from the key, at a place that it chooses, all others from its high 32 bits alone */
 	KINDS,
 };
 
