@@ -8,8 +8,9 @@
  * not; a page that is new counts as changed. So a page that keeps changing is
  * never read, and a page that is filed and clean costs a look at its entry. What
  * writes past the page table (direct I/O, ptrace) does not show there: each pass
- * looks anew at one page in 128, whatever its entry says. The memory of an mm with MMU notifiers is written
- * through other tables yet, and is signed every time.
+ * looks anew at one page in 128, whatever its entry says. The memory of an mm
+ * with MMU notifiers is written through other tables yet, and is signed every
+ * time.
  *
  * Needs mmap_lock and sp_scan_mutex. Pages are noted with a reference under
  * their page-table lock; signatures are taken without it.
@@ -162,7 +163,7 @@ struct sp_entries {
  * Read a block's entries, by eights that mostly say the same: all that a settled
  * page costs in a pass.
  */
-static struct sp_entries sp_read_entries(const pte_t *ptep)
+static struct sp_entries sp_read_entries(pte_t *ptep)
 {
 	struct sp_entries entries = { };
 	unsigned int at, i;
@@ -188,7 +189,7 @@ static struct sp_entries sp_read_entries(const pte_t *ptep)
 }
 
 /* Which of these sharers map the page that their record says; @ptep: of the block's first. */
-static u64 sp_still_sharing(const struct sp_block *block, const pte_t *ptep, u64 sharers)
+static u64 sp_still_sharing(const struct sp_block *block, pte_t *ptep, u64 sharers)
 {
 	const pteval_t mask = PTE_PFN_MASK;
 	u64 same = sharers;
@@ -276,7 +277,7 @@ static bool sp_all_none(const pte_t *ptep)
 }
 
 /* Any page in this part of a block that could be merged? @ptep: of the block's first. */
-static bool sp_any_anon(const pte_t *ptep, u64 part)
+static bool sp_any_anon(pte_t *ptep, u64 part)
 {
 	if (sp_all_none(ptep))
 		return false;

@@ -38,9 +38,9 @@ static bool sp_eight_none(const pmd_t *pmd)
 	pmdval_t any = 0;
 	int i;
 
-	/* What comes meanwhile is for the next walk. */
 #pragma GCC unroll 8
 	for (i = 0; i < 8; i++)
+		/* What comes meanwhile is for the next walk. */
 		any |= data_race(native_pmd_val(pmd[i]));
 	return !any;
 }
