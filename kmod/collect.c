@@ -181,7 +181,7 @@ static struct sp_entries sp_read_entries(pte_t *ptep)
 			entries.none |= 0xffULL << at;
 		else if ((all & _PAGE_PRESENT) && !(any & _PAGE_DIRTY_BITS))
 			entries.clean |= 0xffULL << at;
-		else
+		else if (!(all & _PAGE_DIRTY))	/* else: all were written, or are elsewhere */
 			for (i = at; i < at + 8; i++)
 				entries.clean |= (u64)sp_is_clean(ptep_get(ptep + i)) << i;
 	}
@@ -265,21 +265,10 @@ static void sp_collect_block(struct sp_batch *batch, struct vm_area_struct *vma,
 	sp_note_gone(batch, block, part & ~(present | passed));
 }
 
-static bool sp_all_none(const pte_t *ptep)
-{
-	pteval_t any = 0;
-	unsigned int i;
-
-#pragma GCC unroll 8
-	for (i = 0; i < SP_BLOCK_PAGES; i++)
-		any |= native_pte_val(ptep[i]);
-	return !any;
-}
-
 /* Any page in this part of a block that could be merged? @ptep: of the block's first. */
 static bool sp_any_anon(pte_t *ptep, u64 part)
 {
-	if (sp_all_none(ptep))
+	if (sp_entries_none(ptep, SP_BLOCK_PAGES))
 		return false;
 	for (; part; part &= part - 1) {
 		pte_t entry = ptep_get(ptep + __ffs64(part));

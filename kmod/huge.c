@@ -16,10 +16,6 @@
 
 #include "samepage.h"
 
-#define sp_for_each_block_of_huge(space, start, at, block)			\
-	xa_for_each_range(&(space)->blocks, at, block, (start) >> SP_BLOCK_SHIFT,	\
-			  ((start) + PMD_SIZE - 1) >> SP_BLOCK_SHIFT)
-
 /* In how many parts of the huge page at @start a twin was noted. */
 static unsigned int sp_huge_twins(struct sp_space *space, unsigned long start)
 {
@@ -27,7 +23,7 @@ static unsigned int sp_huge_twins(struct sp_space *space, unsigned long start)
 	unsigned int twins = 0;
 	unsigned long at;
 
-	sp_for_each_block_of_huge(space, start, at, block)
+	sp_for_each_block_in(space, start, start + PMD_SIZE, at, block)
 		twins += hweight64(block->twinned);
 	return twins;
 }
@@ -59,7 +55,7 @@ void sp_huge_open(struct sp_space *space, unsigned long start, bool open)
 	struct sp_block *block;
 	unsigned long at;
 
-	sp_for_each_block_of_huge(space, start, at, block) {
+	sp_for_each_block_in(space, start, start + PMD_SIZE, at, block) {
 		block->spared = !open;
 		if (open)
 			sp_retry_twinned(block);
@@ -72,7 +68,7 @@ void sp_huge_changed(struct sp_space *space, unsigned long start)
 	struct sp_block *block;
 	unsigned long at;
 
-	sp_for_each_block_of_huge(space, start, at, block) {
+	sp_for_each_block_in(space, start, start + PMD_SIZE, at, block) {
 		block->twinned = 0;
 		sp_parts_changed(block, block->candidates);
 		block->settled &= block->sharers;

@@ -157,6 +157,12 @@ static void sp_note_twinned(u32 twin)
 	sp_block_of(twin)->twinned |= BIT_ULL(twin % SP_BLOCK_PAGES);
 }
 
+/* Is this what sp_merge_twins() says of a twin that is none, so that others may be? */
+static bool sp_is_no_twin(int err)
+{
+	return err == -EAGAIN || err == -ESTALE || err == -ENOENT || err == -EDOM;
+}
+
 /*
  * Merge with a candidate of the same content. -ESRCH where there is none; else 0
  * or as sp_merge_twins().
@@ -186,24 +192,16 @@ static int sp_try_twins(struct sp_block *block, unsigned int index,
 			/* It is signed in full at its next scan. */
 			if (!key->full)
 				sp_slot_changed(sp_block_of(twin), twin % SP_BLOCK_PAGES);
-		} else if (err != -ESTALE && err != -ENOENT && err != -EDOM) {
-			break;
 		}
+		if (!sp_is_no_twin(err))
+			break;
 	}
 	sp_item_settle(item);
 	if (unlike && !key->full) {
 		sp_note_crowded(key->signature);
 		return err ? -EBUSY : 0;
 	}
-	switch (err) {
-	case -EAGAIN:
-	case -ESTALE:
-	case -ENOENT:
-	case -EDOM:
-		return -ESRCH;
-	default:
-		return err;
-	}
+	return sp_is_no_twin(err) ? -ESRCH : err;
 }
 
 /* Look for a candidate of the same content; become one where there is none. */

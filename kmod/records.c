@@ -206,10 +206,6 @@ static void sp_forget_pages(struct sp_block *block, u64 pages)
 	sp_stats.blocks--;
 }
 
-#define sp_for_each_block_in(space, start, end, at, block)			\
-	xa_for_each_range(&(space)->blocks, at, block, (start) >> SP_BLOCK_SHIFT,	\
-			  ((end) - 1) >> SP_BLOCK_SHIFT)
-
 /* Forget all pages in [@start, @end). */
 void sp_forget_range(struct sp_space *space, unsigned long start, unsigned long end)
 {

@@ -167,6 +167,9 @@ static inline bool sp_vma_merges(struct vm_area_struct *vma)
 }
 
 /* records.c */
+#define sp_for_each_block_in(space, start, end, at, block)			\
+	xa_for_each_range(&(space)->blocks, at, block, (start) >> SP_BLOCK_SHIFT,	\
+			  ((end) - 1) >> SP_BLOCK_SHIFT)
 struct sp_block *sp_block_find(struct sp_space *space, unsigned long addr);
 struct sp_block *sp_block_new(struct sp_space *space, unsigned long addr, bool huge);
 bool sp_block_id_get(struct sp_block *block, gfp_t gfp);

@@ -169,6 +169,20 @@ typedef bool (*sp_pmd_visitor)(struct vm_area_struct *vma, pmd_t *pmd,
 bool sp_walk_pmds(struct vm_area_struct *vma, unsigned long addr, unsigned long end,
 		  sp_pmd_visitor visit, void *arg);
 
+/* Are these entries, of a page table of whatever level, all none? @nr: by eights. */
+static inline bool sp_entries_none(const void *table, unsigned int nr)
+{
+	const unsigned long *entries = table;
+	unsigned long any = 0;
+	unsigned int i;
+
+#pragma GCC unroll 8
+	for (i = 0; i < nr; i++)
+		/* What comes meanwhile is for the next walk. */
+		any |= data_race(entries[i]);
+	return !any;
+}
+
 /*
  * The lock and the value of the huge entry that maps @addr, or NULL where there
  * is none. Needs mmap_lock; undone by spin_unlock().

@@ -33,18 +33,6 @@ static pmd_t *sp_pmd(struct mm_struct *mm, unsigned long addr)
 	return sp_pmd_table(mm, addr, &end);
 }
 
-static bool sp_eight_none(const pmd_t *pmd)
-{
-	pmdval_t any = 0;
-	int i;
-
-#pragma GCC unroll 8
-	for (i = 0; i < 8; i++)
-		/* What comes meanwhile is for the next walk. */
-		any |= data_race(native_pmd_val(pmd[i]));
-	return !any;
-}
-
 /* Terabytes may have next to nothing in them: the loop over what is none is what counts. */
 static bool sp_visit_pmds(struct vm_area_struct *vma, pmd_t *table,
 			  unsigned long addr, unsigned long end,
@@ -56,7 +44,7 @@ static bool sp_visit_pmds(struct vm_area_struct *vma, pmd_t *table,
 	for (i = 0; i < nr; i++) {
 		unsigned long start;
 
-		if (i + 8 <= nr && sp_eight_none(table + i)) {
+		if (i + 8 <= nr && sp_entries_none(table + i, 8)) {
 			i += 7;
 			continue;
 		}

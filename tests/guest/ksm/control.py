@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness.errors import CheckFailed
 from harness.guest.guest import Guest
+from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 
 KSM = "/sys/kernel/mm/ksm/"
@@ -65,6 +66,18 @@ class Merger:
             self.passes(1)
         work.note_merged()
         return self.counters()
+
+    def merges_all(self, work: MemWork, key: int, pages: int = 300) -> None:
+        """Check that two processes' equal pages are merged, from none at all, and keep their content."""
+        self.hurry()
+        while len(work.processes) < 2:
+            work.process().map(pages=pages).fill(Kind.FILLED, key, step=1)
+        self["run"] = UNMERGE
+        assert self.counts() == (0, 0, 0)
+        self["run"] = RUN
+        self.passes(4)
+        assert self.counts() == (pages, pages, 0)
+        work.check()
 
     def counts(self) -> tuple[int, int, int]:
         """Return pages_shared, pages_sharing, ksm_zero_pages."""

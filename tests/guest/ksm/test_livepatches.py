@@ -10,12 +10,10 @@ import pytest
 from harness.config import Config
 from harness.errors import CheckFailed
 from harness.guest.guest import Guest
-from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.module.build import BuiltModule, build_module
-from tests.guest.ksm.control import RUN, UNMERGE, Merger
+from tests.guest.ksm.control import Merger
 
-PAGES = 300
 KEY = 31 << 40
 LIVEPATCHES = "/sys/kernel/livepatch/"
 
@@ -37,19 +35,6 @@ def in_force(guest: Guest) -> bool:
     return guest.read("/proc/cmdline") == "beside"
 
 
-def merges(merger: Merger, work: MemWork) -> None:
-    """Everything that can be merged is, and what is not any more is not."""
-    merger.hurry()
-    while len(work.processes) < 2:
-        work.process().map(pages=PAGES).fill(Kind.FILLED, KEY, step=1)
-    merger["run"] = UNMERGE
-    assert merger.counts() == (0, 0, 0)
-    merger["run"] = RUN
-    merger.passes(4)
-    assert merger.counts() == (PAGES, PAGES, 0)
-    work.check()
-
-
 @pytest.mark.parametrize("replace", [0, 1])
 def test_ours_comes_last(
     guest: Guest, merger: Merger, module: BuiltModule, beside: BuiltModule, work: MemWork, replace: int
@@ -58,36 +43,36 @@ def test_ours_comes_last(
     guest.insmod(beside.ko, f"replace={replace}")
     guest.insmod(module.ko)
     assert in_force(guest)
-    merges(merger, work)
+    merger.merges_all(work, KEY)
     guest.rmmod("samepage")
     assert in_force(guest)
-    merges(merger, work)  # in-tree
+    merger.merges_all(work, KEY)  # in-tree
     guest.rmmod("beside")
     assert not in_force(guest)
     guest.insmod(module.ko)
-    merges(merger, work)
+    merger.merges_all(work, KEY)
 
 
 def test_ours_comes_first(
     guest: Guest, merger: Merger, module: BuiltModule, beside: BuiltModule, work: MemWork
 ) -> None:
-    merges(merger, work)
+    merger.merges_all(work, KEY)
     guest.insmod(beside.ko)
     assert in_force(guest)
-    merges(merger, work)
+    merger.merges_all(work, KEY)
     guest.rmmod("beside")
-    merges(merger, work)
+    merger.merges_all(work, KEY)
     guest.insmod(beside.ko)
     guest.rmmod("samepage")
     assert in_force(guest)
-    merges(merger, work)  # in-tree
+    merger.merges_all(work, KEY)  # in-tree
     guest.insmod(module.ko)
-    merges(merger, work)
+    merger.merges_all(work, KEY)
 
 
 def test_who_would_replace_ours_is_refused(guest: Guest, merger: Merger, beside: BuiltModule, work: MemWork) -> None:
     """It would take our functions away without a word, under merged pages that only they can deal with."""
-    merges(merger, work)
+    merger.merges_all(work, KEY)
     with pytest.raises(CheckFailed, match="Invalid"):
         guest.insmod(beside.ko, "replace=1")
     assert (
@@ -97,4 +82,4 @@ def test_who_would_replace_ours_is_refused(guest: Guest, merger: Merger, beside:
     assert guest.run(["ls", LIVEPATCHES]).text.split() == ["samepage"]
     assert guest.read(LIVEPATCHES + "samepage/enabled") == "1"
     work.check()
-    merges(merger, work)
+    merger.merges_all(work, KEY)

@@ -10,7 +10,7 @@ from harness.guest.guest import Guest
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.module.build import BuiltModule
-from tests.guest.ksm.control import RUN, Merger
+from tests.guest.ksm.control import Merger
 
 PAGES = 300
 KEY = 43 << 40
@@ -32,15 +32,8 @@ def refused(guest: Guest, module: BuiltModule, errno_text: str, message: str) ->
 
 
 def in_tree_merges(guest: Guest) -> None:
-    merger = Merger(guest)
-    merger.hurry()
     with MemWork(guest) as work:
-        for _ in range(2):
-            work.process().map(pages=PAGES).fill(Kind.FILLED, KEY, step=1)
-        merger["run"] = RUN
-        merger.passes(4)
-        assert merger.counts()[:2] == (PAGES, PAGES)
-        work.check()
+        Merger(guest).merges_all(work, KEY, PAGES)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from harness.module.build import BuiltModule
 from tests.guest.ksm.changed import changed
 from tests.guest.ksm.control import RUN, STOP, UNMERGE, Merger
 
-PAGES = 300
 MANY = 5000  # more than a process at its limit can find by giving up something else
 KEY = 13 << 40
 CGROUP = "/sys/fs/cgroup/small"
@@ -44,26 +43,16 @@ def refused(guest: Guest, module: BuiltModule, errno_text: str, *messages: str) 
     assert guest.run(["ls", "/sys/kernel/mm"]).text.split().count("samepage") == 0
 
 
-def works(merger: Merger, work: MemWork) -> None:
-    """In-tree KSM merges, as if nothing had been tried."""
-    for _ in range(2):
-        work.process().map(pages=PAGES).fill(Kind.FILLED, KEY, step=1)
-    merger["run"] = RUN
-    merger.passes(4)
-    assert merger.counts()[:2] == (PAGES, PAGES)
-    work.check()
-
-
 def test_kernel_outside_the_range(config: Config, in_tree: Merger, guest: Guest, work: MemWork, tmp_path: Path) -> None:
     module = changed(config, tmp_path, "compat/version.c", "KERNEL_VERSION(7, 4, 0)", "KERNEL_VERSION(6, 1, 0)")
     refused(guest, module, "Operation not supported", "samepage: built for Linux", "supported are 6.1 up to below 6.1")
-    works(in_tree, work)
+    in_tree.merges_all(work, KEY)
 
 
 def test_missing_symbol(config: Config, in_tree: Merger, guest: Guest, work: MemWork, tmp_path: Path) -> None:
     module = changed(config, tmp_path, "compat/symbols.c", 'sp_lookup("ksm_attr_group")', 'sp_lookup("ksm_not_there")')
     refused(guest, module, "Unknown symbol", "samepage: this kernel has no symbol ksm_not_there")
-    works(in_tree, work)
+    in_tree.merges_all(work, KEY)
 
 
 def test_in_tree_pages_that_cannot_be_unmerged(
