@@ -15,6 +15,9 @@
 /* Candidates of one key that are tried for a page. */
 #define SP_TWINS_TRIED 4
 
+/* Parts of spared huge pages that are filed under one key. */
+#define SP_PARTS_FILED 4
+
 static void sp_count_merge(int err)
 {
 	if (err)
@@ -177,13 +180,14 @@ static int sp_try_twins(struct sp_block *block, unsigned int index,
 
 	if (!item)
 		return -ENOMEM;
-	for (tries = 0; next && tries < SP_TWINS_TRIED; tries++) {
+	for (tries = 0; next && tries < SP_TWINS_TRIED; ) {
 		twin = next;
 		next = sp_unstable_find(signature, key->domain, twin);
 		if (sp_block_of(twin)->spared) {
 			sp_note_twinned(twin);
 			continue;
 		}
+		tries++;
 		err = sp_merge_twins(item, twin, key);
 		if (err == -EEXIST)
 			sp_note_forked(twin);
@@ -258,6 +262,21 @@ static u32 sp_other_candidate(const struct sp_found *found, const struct sp_key 
 	return 0;
 }
 
+/*
+ * Are as many parts of spared huge pages filed under @key as are of use? More of
+ * them, empty ones above all, would only make its list long. One that is left out
+ * has its twin noted, and is tried as soon as it may be merged.
+ */
+static bool sp_enough_parts(const struct sp_key *key)
+{
+	u32 signature = sp_brief(key), page = 0;
+	unsigned int parts = 0;
+
+	while ((page = sp_unstable_find(signature, key->domain, page)))
+		parts += sp_block_of(page)->spared;
+	return parts >= SP_PARTS_FILED;
+}
+
 /* Part of a huge page that is not to be split (yet): note whether it has a twin. */
 static void sp_note_part(const struct sp_found *found)
 {
@@ -276,7 +295,7 @@ static void sp_note_part(const struct sp_found *found)
 		sp_note_twinned(own);
 	if (forked && !twin)
 		sp_note_forked(forked);
-	else
+	else if (!twin || !sp_enough_parts(&key))
 		sp_unstable_insert(block, found->index, sp_brief(&key));
 	sp_slot_settle(block, found->index);
 }

@@ -73,6 +73,26 @@ def test_enough_twins_split_and_all_of_them_merge(merger: Merger, work: MemWork)
     work.check()
 
 
+def test_equal_parts_of_a_spared_huge_page_hide_nobody(merger: Merger, work: MemWork) -> None:
+    """They are filed after a small page and come before it when another one looks for its twin."""
+    work.process().map(pages=1).fill(Kind.FILLED, KEY)
+    merger["run"] = RUN
+    merger.passes(3)
+    huge = work.process().map(pages=HUGE, thp=True)
+    huge.fill(Kind.FILLED, UNIQUE, step=1)
+    huge.fill(Kind.FILLED, KEY, step=0, pages=range(7, 67))
+    merger.passes(4)
+    assert merger.counts() == (0, 0, 0)
+    assert merger["pages_unshared"] == 1 + HUGE - 60 + 4, "of equal parts only some are filed"
+    work.process().map(pages=1).fill(Kind.FILLED, KEY)
+    merger.passes(4)
+    assert merger.counts() == (1, 1, 0)
+    merger.set_samepage("huge_min_twins", 60)
+    merger.merge(work)
+    assert merger.counts() == (1, 61, 0) == merger.expected(work)
+    work.check()
+
+
 def test_a_huge_page_in_use_is_spared(merger: Merger, work: MemWork) -> None:
     areas = alike(work, 2, HUGE - 7)
     merger["sleep_millisecs"] = 600_000
