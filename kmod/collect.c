@@ -299,7 +299,8 @@ static bool sp_batch_full(const struct sp_batch *batch)
 
 /*
  * As many blocks of one page table as can be dealt with under one lock: up to
- * the first one that needs memory for its records. Returns its address.
+ * the first one that needs memory for its records, or until somebody wants the
+ * CPU. Returns the next one's address.
  */
 static unsigned long sp_collect_table(struct sp_batch *batch,
 				      struct vm_area_struct *vma, pmd_t *pmd,
@@ -330,6 +331,8 @@ static unsigned long sp_collect_table(struct sp_batch *batch,
 		ptep += (next - addr) >> PAGE_SHIFT;
 		addr = next;
 		batch->at = addr;
+		if (need_resched())
+			break;	/* the lock keeps others from this CPU */
 		if (!(addr & ~SP_BLOCK_MASK) && addr < end)
 			block = xas_next(&blocks);
 	}

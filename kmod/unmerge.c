@@ -59,18 +59,22 @@ static bool sp_find_merged(struct vm_area_struct *vma, pmd_t *pmd,
 	pte_t *start, *ptep;
 	spinlock_t *ptl; /* of the page table */
 
-	cond_resched();
-	start = sp_pte_lock_in(vma->vm_mm, pmd, addr, &ptl);
-	if (!start)
-		return false;	/* nothing there, or a huge page: never merged */
-	for (ptep = start; addr < end && found->count < ARRAY_SIZE(found->addr);
-	     ptep++, addr += PAGE_SIZE) {
-		pte_t entry = ptep_get(ptep);
+	while (addr < end && found->count < ARRAY_SIZE(found->addr)) {
+		cond_resched();
+		start = sp_pte_lock_in(vma->vm_mm, pmd, addr, &ptl);
+		if (!start)
+			return false;	/* nothing there, or a huge page: never merged */
+		ptep = start;
+		do {
+			pte_t entry = ptep_get(ptep++);
 
-		if (!pte_none(entry) && sp_entry_merged(vma, addr, entry))
-			sp_note_merged(found, addr, entry);
+			if (!pte_none(entry) && sp_entry_merged(vma, addr, entry))
+				sp_note_merged(found, addr, entry);
+			addr += PAGE_SIZE;
+		} while (addr < end && found->count < ARRAY_SIZE(found->addr) &&
+			 !need_resched());
+		pte_unmap_unlock(start, ptl);
 	}
-	pte_unmap_unlock(start, ptl);
 	return found->count == ARRAY_SIZE(found->addr);
 }
 
