@@ -2,7 +2,8 @@
 /*
  * Numbers of blocks, so that a link between pages takes four bytes: a table of
  * tables, with the free numbers chained through their entries. Never shrinks
- * but when the module goes. Guarded by sp_scan_mutex.
+ * but when the module goes. Guarded by sp_scan_mutex; reverse-map walkers look
+ * numbers of sharers up, under RCU because the outer table may move.
  */
 #include <linux/mm.h>
 #include <linux/slab.h>
@@ -11,8 +12,9 @@
 #include "samepage.h"
 
 #define SP_MAX_IDS	(U32_MAX / SP_BLOCK_PAGES)
+#define SP_LEAVES	512U	/* a page of them: for 64 GiB */
 
-union sp_id **sp_leaves;
+union sp_id *__rcu *sp_leaves;
 static u32 sp_nr_leaves, sp_max_leaves;
 static u32 sp_free_id;			/* 0: none */
 
@@ -20,23 +22,27 @@ static u32 sp_free_id;			/* 0: none */
 static bool sp_add_leaf(gfp_t gfp)
 {
 	u32 id = sp_nr_leaves << SP_LEAF_SHIFT, end = id + SP_LEAF_IDS;
+	union sp_id **leaves = rcu_dereference_raw(sp_leaves);
 
 	if (end > SP_MAX_IDS)
 		return false;
 	if (sp_nr_leaves == sp_max_leaves) {
-		u32 max = max(16U, 2 * sp_max_leaves);
+		u32 max = max(SP_LEAVES, 2 * sp_max_leaves);
 		union sp_id **more = kvcalloc(max, sizeof(*more), gfp);
 
 		if (!more)
 			return false;
-		if (sp_leaves)
-			memcpy(more, sp_leaves, sp_nr_leaves * sizeof(*more));
-		kvfree(sp_leaves);
-		sp_leaves = more;
+		if (leaves)
+			memcpy(more, leaves, sp_nr_leaves * sizeof(*more));
+		rcu_assign_pointer(sp_leaves, more);
+		if (leaves)
+			synchronize_rcu();
+		kvfree(leaves);
+		leaves = more;
 		sp_max_leaves = max;
 	}
-	sp_leaves[sp_nr_leaves] = (union sp_id *)get_zeroed_page(gfp);
-	if (!sp_leaves[sp_nr_leaves])
+	leaves[sp_nr_leaves] = (union sp_id *)get_zeroed_page(gfp);
+	if (!leaves[sp_nr_leaves])
 		return false;
 	sp_nr_leaves++;
 	while (end-- > max(id, 1U)) {
@@ -68,7 +74,9 @@ void sp_block_id_put(struct sp_block *block)
 
 void sp_block_ids_destroy(void)
 {
+	union sp_id **leaves = rcu_dereference_raw(sp_leaves);
+
 	while (sp_nr_leaves)
-		free_page((unsigned long)sp_leaves[--sp_nr_leaves]);
-	kvfree(sp_leaves);
+		free_page((unsigned long)leaves[--sp_nr_leaves]);
+	kvfree(leaves);
 }

@@ -45,8 +45,10 @@ static bool sp_is_sharer(const struct sp_block *block, unsigned int index)
 /* An item of a page that is in no tree is of no use. */
 static void sp_item_settle(struct sp_item *item)
 {
-	if (!sp_is_sharer(item->block, item->index) ||
-	    item->block->slot[item->index].item != item)
+	struct sp_block *block = sp_block_of(item->page);
+	unsigned int index = sp_page_index(item->page);
+
+	if (!sp_is_sharer(block, index) || block->slot[index].item != item)
 		sp_item_free(item);
 }
 
@@ -104,7 +106,7 @@ static void sp_unmerge_lone(struct sp_block *block, unsigned int index)
 static int sp_merge_twins(struct sp_item *item, u32 twin, const struct sp_key *key)
 {
 	struct sp_block *block = sp_block_of(twin);
-	unsigned int index = twin % SP_BLOCK_PAGES;
+	unsigned int index = sp_page_index(twin);
 	struct sp_stable *stable = sp_stable_alloc(key);
 	struct sp_item *twin_item = stable ? sp_item_new(block, index) : NULL;
 	struct page *page = NULL;
@@ -151,13 +153,13 @@ free:
 /* @twin is a candidate for others, too, that map its page by fork. */
 static void sp_note_forked(u32 twin)
 {
-	sp_block_of(twin)->forked |= BIT_ULL(twin % SP_BLOCK_PAGES);
+	sp_block_of(twin)->forked |= BIT_ULL(sp_page_index(twin));
 }
 
 /* @twin is part of a huge page, and has a twin. */
 static void sp_note_twinned(u32 twin)
 {
-	sp_block_of(twin)->twinned |= BIT_ULL(twin % SP_BLOCK_PAGES);
+	sp_block_of(twin)->twinned |= BIT_ULL(sp_page_index(twin));
 }
 
 /* Is this what sp_merge_twins() says of a twin that is none, so that others may be? */
@@ -195,7 +197,7 @@ static int sp_try_twins(struct sp_block *block, unsigned int index,
 			unlike = true;
 			/* It is signed in full at its next scan. */
 			if (!key->full)
-				sp_slot_changed(sp_block_of(twin), twin % SP_BLOCK_PAGES);
+				sp_slot_changed(sp_block_of(twin), sp_page_index(twin));
 		}
 		if (!sp_is_no_twin(err))
 			break;
@@ -253,7 +255,7 @@ static u32 sp_other_candidate(const struct sp_found *found, const struct sp_key 
 		if (!twin)
 			break;
 		block = sp_block_of(twin);
-		page = sp_page_at(block->owner->mm, sp_slot_address(block, twin % SP_BLOCK_PAGES));
+		page = sp_page_at(block->owner->mm, sp_slot_address(block, sp_page_index(twin)));
 		if (page && page != found->page)
 			return twin;
 		if (page)
@@ -339,7 +341,7 @@ static void sp_unsettle_equals(const struct sp_key *key)
 	u32 page;
 
 	while ((page = sp_unstable_find(sp_brief(key), key->domain, 0)))
-		sp_slot_changed(sp_block_of(page), page % SP_BLOCK_PAGES);
+		sp_slot_changed(sp_block_of(page), sp_page_index(page));
 }
 
 /*

@@ -5,8 +5,9 @@
  * A block keeps the records of 64 neighbouring pages: sets of them as bitmaps, a
  * byte of smart scan's and a slot each. A candidate's slot is its key and its
  * link in the unstable tree; a sharer's points to its item. All of it belongs to
- * the holder of sp_scan_mutex. Reverse-map walkers read an item's block, which
- * stays as long as the item does, under the folio lock of its stable node.
+ * the holder of sp_scan_mutex. Reverse-map walkers read the blocks and slots of
+ * sharers, which stay as long as their items do, under the folio lock of their
+ * stable node.
  *
  * Whatever is not visited in a pass is gone. That visited blocks are counted saves
  * looking for the others where there are none.
@@ -121,8 +122,7 @@ struct sp_item *sp_item_new(struct sp_block *block, unsigned int index)
 
 	if (!item)
 		return NULL;
-	item->block = block;
-	item->index = index;
+	item->page = sp_page_number(block, index);
 	sp_stats.items++;
 	return item;
 }
@@ -136,22 +136,24 @@ void sp_item_free(struct sp_item *item)
 /* The page is a sharer from now on, by way of @item. */
 void sp_slot_attach(struct sp_item *item)
 {
-	struct sp_block *block = item->block;
+	struct sp_block *block = sp_block_of(item->page);
+	unsigned int index = sp_page_index(item->page);
 
-	sp_slot_changed(block, item->index);
-	block->sharers |= BIT_ULL(item->index);
-	block->slot[item->index].item = item;
-	sp_slot_settle(block, item->index);
+	sp_slot_changed(block, index);
+	block->sharers |= BIT_ULL(index);
+	block->slot[index].item = item;
+	sp_slot_settle(block, index);
 }
 
 /* The page is no sharer any more: @item, which is on no list, goes. */
 void sp_slot_detach(struct sp_item *item)
 {
-	struct sp_block *block = item->block;
+	struct sp_block *block = sp_block_of(item->page);
+	unsigned int index = sp_page_index(item->page);
 
-	block->sharers &= ~BIT_ULL(item->index);
-	block->settled &= ~BIT_ULL(item->index);
-	block->slot[item->index] = (union sp_slot) { };
+	block->sharers &= ~BIT_ULL(index);
+	block->settled &= ~BIT_ULL(index);
+	block->slot[index] = (union sp_slot) { };
 	sp_item_free(item);
 }
 

@@ -80,7 +80,7 @@ void sp_hook_rmap_walk(struct folio *folio, struct rmap_walk_control *rwc)
 	if (!stable)
 		return;
 	for (forks = 0; forks < 2; forks++) {
-		hlist_for_each_entry(item, &stable->sharers, link) {
+		sp_for_each_sharer(item, stable) {
 			cond_resched();
 			if (sp_walk_sharer(folio, item, rwc, forks) == SP_WALK_DONE)
 				return;

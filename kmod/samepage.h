@@ -79,10 +79,9 @@ struct sp_block {
 
 /* What the slot of a sharer points to. Changed under the folio lock. */
 struct sp_item {
-	struct sp_block *block;
-	u8 index;			/* slot in the block */
+	u32 page;			/* its number */
 	s32 pgoff_delta;		/* from address to index */
-	struct hlist_node link;
+	u32 prev, next;			/* sharers, by number; 0: none */
 	struct anon_vma *anon_vma;
 	struct sp_stable *stable;
 };
@@ -95,7 +94,7 @@ struct sp_stable {
 	struct rb_node node;
 	struct sp_key key;
 	unsigned long pfn;
-	struct hlist_head sharers;
+	u32 sharers;			/* the first one's number */
 	unsigned int nr_sharers;
 	struct list_head orphan;	/* without sharers, the folio lives yet */
 };
@@ -201,14 +200,17 @@ union sp_id {
 	unsigned long next_free;
 };
 
-extern union sp_id **sp_leaves;
+extern union sp_id *__rcu *sp_leaves;
 
+/* Needs sp_scan_mutex. */
 static inline union sp_id *sp_id_entry(u32 id)
 {
-	return &sp_leaves[id >> SP_LEAF_SHIFT][id & (SP_LEAF_IDS - 1)];
+	union sp_id **leaves = rcu_dereference_raw(sp_leaves);
+
+	return &leaves[id >> SP_LEAF_SHIFT][id & (SP_LEAF_IDS - 1)];
 }
 
-/* The block in which the page of this number lies. */
+/* The block in which the page of this number lies. Needs sp_scan_mutex. */
 static inline struct sp_block *sp_block_of(u32 page)
 {
 	return sp_id_entry(page / SP_BLOCK_PAGES)->block;
@@ -226,9 +228,34 @@ static inline unsigned long sp_slot_address(const struct sp_block *block,
 	return block->base + ((unsigned long)index << PAGE_SHIFT);
 }
 
+static inline unsigned int sp_page_index(u32 page)
+{
+	return page % SP_BLOCK_PAGES;
+}
+
+/* The block of a sharer's page, for walkers of its node, too. */
+static inline struct sp_block *sp_sharer_block(u32 page)
+{
+	struct sp_block *block;
+
+	rcu_read_lock();
+	block = sp_block_of(page);
+	rcu_read_unlock();
+	return block;
+}
+
+/* The sharer of this number, NULL for 0. Needs sp_scan_mutex or its folio's lock. */
+static inline struct sp_item *sp_sharer(u32 page)
+{
+	return page ? sp_sharer_block(page)->slot[sp_page_index(page)].item : NULL;
+}
+
+#define sp_for_each_sharer(item, stable)				\
+	for (item = sp_sharer((stable)->sharers); item; item = sp_sharer(item->next))
+
 static inline unsigned long sp_item_address(const struct sp_item *item)
 {
-	return sp_slot_address(item->block, item->index);
+	return sp_slot_address(sp_sharer_block(item->page), sp_page_index(item->page));
 }
 
 /* The block was visited in this pass. */
@@ -242,7 +269,7 @@ static inline void sp_block_see(struct sp_block *block)
 
 static inline struct mm_struct *sp_item_mm(const struct sp_item *item)
 {
-	return item->block->owner->mm;
+	return sp_sharer_block(item->page)->owner->mm;
 }
 
 /* huge.c */

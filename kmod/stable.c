@@ -96,15 +96,38 @@ void sp_stable_insert(struct sp_stable *stable)
 		sp_stats.chain_dups += beside == 1 ? 2 : 1;
 }
 
+/* The newest comes first. */
+static void sp_link_sharer(struct sp_stable *stable, struct sp_item *item)
+{
+	struct sp_item *next = sp_sharer(stable->sharers);
+
+	item->prev = 0;
+	item->next = stable->sharers;
+	if (next)
+		next->prev = item->page;
+	stable->sharers = item->page;
+}
+
+static void sp_unlink_sharer(struct sp_stable *stable, struct sp_item *item)
+{
+	struct sp_item *prev = sp_sharer(item->prev), *next = sp_sharer(item->next);
+
+	if (next)
+		next->prev = item->prev;
+	if (prev)
+		prev->next = item->next;
+	else
+		stable->sharers = item->next;
+}
+
 /* Free a node that no folio points to; its sharers become plain pages. */
 static void sp_stable_remove(struct sp_stable *stable)
 {
 	unsigned int beside;
 	struct sp_item *item;
-	struct hlist_node *next;
 
-	hlist_for_each_entry_safe(item, next, &stable->sharers, link) {
-		hlist_del(&item->link);
+	while ((item = sp_sharer(stable->sharers))) {
+		sp_unlink_sharer(stable, item);
 		sp_item_mm(item)->ksm_merging_pages--;
 		put_anon_vma(item->anon_vma);
 		if (--stable->nr_sharers) {
@@ -233,7 +256,7 @@ void sp_stable_attach(struct sp_stable *stable, struct sp_item *item,
 	item->stable = stable;
 	item->anon_vma = anon_vma;
 	get_anon_vma(anon_vma);
-	hlist_add_head(&item->link, &stable->sharers);
+	sp_link_sharer(stable, item);
 	list_del_init(&stable->orphan);
 	if (stable->nr_sharers++)
 		sp_stats.pages_sharing++;
@@ -251,7 +274,7 @@ void sp_stable_detach(struct sp_item *item)
 
 	if (!folio)
 		return;		/* stale: the node let go of all */
-	hlist_del(&item->link);
+	sp_unlink_sharer(stable, item);
 	if (--stable->nr_sharers) {
 		sp_stats.pages_sharing--;
 	} else {

@@ -50,7 +50,7 @@ static void sp_set_buckets(u32 nr)
 
 static union sp_slot *sp_page_slot(u32 page)
 {
-	return &sp_block_of(page)->slot[page % SP_BLOCK_PAGES];
+	return &sp_block_of(page)->slot[sp_page_index(page)];
 }
 
 /* Room for the bucket @nr; false without memory. */
@@ -128,7 +128,7 @@ u32 sp_unstable_find(u32 signature, u16 domain, u32 after)
 
 	while (page) {
 		struct sp_block *block = sp_block_of(page);
-		union sp_slot *slot = &block->slot[page % SP_BLOCK_PAGES];
+		union sp_slot *slot = &block->slot[sp_page_index(page)];
 
 		if (slot->signature == signature && block->owner->domain == domain)
 			return page;

@@ -17,7 +17,7 @@ void sp_hook_collect_procs(sp_collect_const struct folio *folio,
 
 	if (!stable)
 		return;
-	hlist_for_each_entry(item, &stable->sharers, link) {
+	sp_for_each_sharer(item, stable) {
 		unsigned long addr = sp_item_address(item);
 		struct anon_vma_chain *vmac;
 		pgoff_t first, last;
