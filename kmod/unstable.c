@@ -145,7 +145,7 @@ void sp_unstable_insert(struct sp_block *block, unsigned int index, u32 signatur
 	block->slot[index].next = *bucket;
 	*bucket = sp_page_number(block, index);
 	block->candidates |= BIT_ULL(index);
-	if (++sp_stats.pages_unshared > sp_nr_buckets)
+	if (++sp_stats.pages_unshared > 2 * sp_nr_buckets)
 		sp_grow();
 }
 
@@ -164,7 +164,7 @@ void sp_unstable_remove(struct sp_block *block, unsigned int index)
 		block->forked &= ~BIT_ULL(index);
 		sp_scan_refile_forked();
 	}
-	while (sp_stats.pages_unshared < sp_nr_buckets / 2 &&
+	while (sp_stats.pages_unshared < sp_nr_buckets &&
 	       sp_nr_buckets > SP_SEGMENT_BUCKETS)
 		sp_shrink();
 }
