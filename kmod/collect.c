@@ -90,6 +90,7 @@ static void sp_collect_merged(struct sp_batch *batch, struct sp_block *block,
 	if ((block->sharers & BIT_ULL(index)) &&
 	    block->slot[index].item->stable == stable)
 		return;
+	sp_slot_track(block, index);	/* nothing else keeps the block */
 	sp_note_page(batch, block, index, SP_TODO_ADOPT, page);
 	batch->found[batch->count - 1].stable = stable;
 }

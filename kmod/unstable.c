@@ -11,7 +11,7 @@
  * of the tree are an array of buckets (linear hashing: one bucket is split or
  * joined at a time as candidates come and go), the leaves are short lists linked
  * by page number through the blocks. A candidate costs a link and its share of
- * a bucket, 8 bytes. Guarded by sp_scan_mutex.
+ * a bucket, 6 bytes. Guarded by sp_scan_mutex.
  */
 #include <linux/log2.h>
 #include <linux/mm.h>

@@ -7,8 +7,9 @@ import pytest
 
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
-from harness.ksm.processes import PFN_MASK
-from tests.guest.ksm.control import RUN, Merger
+from harness.ksm.processes import PFN_MASK, Advice
+from harness.ksm.protocol import PAGE_BYTES
+from tests.guest.ksm.control import RUN, STOP, UNMERGE, Merger
 
 PAGES = 300
 KEY = 5 << 40
@@ -120,3 +121,27 @@ def test_fork_shares_and_breaks(merger: Merger, work: MemWork) -> None:
     merger.passes()
     work.check()
     assert child.areas[0].merged_pages().any()
+
+
+def test_merged_pages_of_a_child_with_a_hole_behind_them(merger: Merger, work: MemWork) -> None:
+    """They are all that is known of their neighbourhood when the scanner forgets what was in the hole."""
+    for _ in range(2):
+        process = work.process()
+        start = process.reserve(64)
+        process.map(pages=10, address=start).fill(Kind.FILLED, KEY, step=1)
+        touched = process.map(pages=10, address=start + 32 * PAGE_BYTES)
+        touched.fill(Kind.FILLED, KEY)
+        touched.advise(Advice.DONTNEED)
+    merger.merge(work)
+    assert merger.counts() == (10, 10, 0)
+    merger["run"] = STOP
+    child = work.processes[0].fork()
+    merger["run"] = RUN
+    merger.passes(2)
+    merging = f"/proc/{child.pid}/ksm_merging_pages"
+    assert merger.guest.read(merging) == "10"
+    assert merger.counts() == (10, 20, 0)
+    merger["run"] = UNMERGE
+    assert merger.guest.read(merging) == "0"
+    assert merger.counts() == (0, 0, 0)
+    work.check()
