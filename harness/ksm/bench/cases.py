@@ -100,7 +100,7 @@ class Case(msgspec.Struct, frozen=True):
         yield f"ksm use_zero_pages {self.use_zero_pages:d}"
         if self.huge:  # a small guest's kernel switches them off
             yield "set /sys/kernel/mm/transparent_hugepage/enabled madvise"
-        yield from _SCRIPTS[self.kind](self)
+        yield from SCRIPTS[self.kind](self)
         yield "end"
 
 
@@ -225,7 +225,7 @@ def _rmap(case: Case) -> Iterator[str]:
 
 
 _ARGUMENTS: Mapping[Kind, tuple[str, ...]] = {"latency": ("preempt=full",), "rmap": ("numa=fake=2",)}
-_SCRIPTS: Mapping[Kind, Callable[[Case], Iterator[str]]] = {
+SCRIPTS: Mapping[Kind, Callable[[Case], Iterator[str]]] = {
     "passes": _passes,
     "curve": _curve,
     "time": _time,

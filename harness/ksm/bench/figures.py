@@ -27,7 +27,7 @@ def figures_of(case: Case, merger: Merger, records: Sequence[Record]) -> list[Fi
     """Return all figures of a case."""
     return [
         Figure(case=case, merger=merger, metric=metric, value=round(value, 3), unit=unit)
-        for metric, value, unit in _METRICS[case.kind](case, list(records))
+        for metric, value, unit in METRICS[case.kind](case, list(records))
     ]
 
 
@@ -185,7 +185,7 @@ def _rmap(case: Case, records: list[Record]) -> Metrics:
     yield f"steps of the rmap walks, {CHILDREN + 2} sharers", steps["steps"], "steps"
 
 
-_METRICS: Mapping[Kind, Callable[[Case, list[Record]], Metrics]] = {
+METRICS: Mapping[Kind, Callable[[Case, list[Record]], Metrics]] = {
     "passes": _passes,
     "curve": _curve,
     "time": _time,

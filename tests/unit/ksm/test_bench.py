@@ -6,20 +6,21 @@ from __future__ import annotations
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import pytest
 
 from harness.errors import CheckFailed, SamepageError
 from harness.ksm.bench import result as results
-from harness.ksm.bench.cases import Case
+from harness.ksm.bench.cases import SCRIPTS, Case, Kind
 from harness.ksm.bench.content import memory_of
-from harness.ksm.bench.figures import curve_of, figures_of, passes_of
+from harness.ksm.bench.figures import METRICS, curve_of, figures_of, passes_of
 from harness.ksm.bench.records import parse
 from harness.ksm.bench.report import write_report
 from harness.ksm.bench.result import BenchResult, Curve, Figure, Inputs
 from harness.ksm.bench.sets import SETS
-from harness.ksm.bench.tables import rows
+from harness.ksm.bench.tables import KINDS, rows
 from harness.ksm.result import Merger
 
 INPUTS = Inputs(
@@ -34,6 +35,12 @@ def figure(value: float, metric: str = "first pass", merger: Merger = "samepage"
 
 def outcome(*figures: Figure, curves: tuple[Curve, ...] = ()) -> BenchResult:
     return BenchResult(set="cases", inputs=INPUTS, figures=list(figures), curves=list(curves))
+
+
+def test_every_kind_has_a_script_figures_and_a_title() -> None:
+    kinds = set(get_args(Kind))
+    assert kinds == set(SCRIPTS) == set(METRICS) == set(KINDS)
+    assert kinds == {case.kind for cases in SETS.values() for case in cases()}
 
 
 def test_what_can_be_saved() -> None:
