@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import mmap
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -245,24 +246,53 @@ def test_records_that_differ_in_one_field_do_not_look_alike(merger: Merger, work
     work.check()
 
 
+@pytest.fixture
+def load_changed(
+    config: Config, merger: Merger, guest: Guest, module: BuiltModule, tmp_path: Path
+) -> Iterator[Callable[[str, str, str], None]]:
+    """Load the module with one text replaced in a file of its sources; the module itself is back afterwards."""
+
+    def load(file: str, old: str, new: str) -> None:
+        other = changed(config, tmp_path, file, old, new)
+        guest.rmmod("samepage")
+        guest.insmod(other.ko)
+        merger.hurry()
+
+    yield load
+    if guest.healthy:
+        guest.rmmod("samepage")
+        guest.insmod(module.ko)
+
+
 def test_equal_brief_keys_keep_nobody_from_merging(
-    config: Config, merger: Merger, guest: Guest, module: BuiltModule, work: MemWork, tmp_path: Path
+    merger: Merger, work: MemWork, load_changed: Callable[[str, str, str], None]
 ) -> None:
     """Two candidates of one brief key each took the other for one that had changed, and neither found its twin.
 
     Of 8192 contents two have the same 32 bits once in a hundred loads; of these 1024 some 30 pairs have the same 14.
     """
     brief = "upper_32_bits(key->signature)"
-    coarse = changed(config, tmp_path, "samepage.h", f"return {brief} +", f"return ({brief} & 0x3fff) +")
-    guest.rmmod("samepage")
-    guest.insmod(coarse.ko)
-    try:
-        merger.hurry()
-        for _ in range(3):
-            work.process().map(pages=1024).fill(Kind.FILLED, KEY, step=1)
+    load_changed("samepage.h", f"return {brief} +", f"return ({brief} & 0x3fff) +")
+    for _ in range(3):
+        work.process().map(pages=1024).fill(Kind.FILLED, KEY, step=1)
+    merger.merge(work)
+    assert merger.counts() == (1024, 2048, 0) == merger.expected(work)
+    work.check()
+
+
+def test_the_table_of_blocks_grows_under_merged_pages(
+    merger: Merger, work: MemWork, load_changed: Callable[[str, str, str], None]
+) -> None:
+    """One page in each of 2 x 2048 blocks, 512 in a leaf of a table that begins with room for one leaf."""
+    load_changed("blockids.c", "#define SP_LEAVES	512U", "#define SP_LEAVES	1U")
+    for count in (64, 2048):
+        for _ in range(2):
+            area = work.process().map(pages=64 * count, reserve=False)
+            area.poke_each([(64 * block, 8, count + block) for block in range(count)])
         merger.merge(work)
-        assert merger.counts() == (1024, 2048, 0) == merger.expected(work)
-        work.check()
-    finally:
-        guest.rmmod("samepage")
-        guest.insmod(module.ko)
+        assert merger.counts() == merger.expected(work)
+    assert merger.counts()[:2] == (64 + 2048, 64 + 2048)
+    work.areas[0].advise(Advice.DONTNEED)
+    merger.passes(2)
+    assert merger.counts() == merger.expected(work)
+    work.check()
