@@ -162,6 +162,9 @@ int sp_enter(struct mm_struct *mm)
 		kmem_cache_free(sp_space_cache, space);
 		return 0;
 	}
+	/* Fork may have copied the parent's. */
+	mm->ksm_merging_pages = 0;
+	mm->ksm_rmap_items = 0;
 	was_empty = list_empty(&sp_space_list);
 	hash_add(sp_space_hash, &space->hash, (unsigned long)mm);
 	if (sp_cursor && !sp_insert_ahead)
