@@ -269,8 +269,11 @@ static void sp_collect_block(struct sp_batch *batch, struct vm_area_struct *vma,
 /* Any page in this part of a block that could be merged? @ptep: of the block's first. */
 static bool sp_any_anon(pte_t *ptep, u64 part)
 {
-	if (sp_entries_none(ptep, SP_BLOCK_PAGES))
-		return false;
+	unsigned int at;
+
+	for (at = 0; sp_eight_none(ptep + at); at += 8)
+		if (at == SP_BLOCK_PAGES - 8)
+			return false;
 	for (; part; part &= part - 1) {
 		pte_t entry = ptep_get(ptep + __ffs64(part));
 
@@ -332,10 +335,10 @@ static unsigned long sp_collect_table(struct sp_batch *batch,
 		ptep += (next - addr) >> PAGE_SHIFT;
 		addr = next;
 		batch->at = addr;
-		if (need_resched())
-			break;	/* the lock keeps others from this CPU */
 		if (!(addr & ~SP_BLOCK_MASK) && addr < end)
 			block = xas_next(&blocks);
+		if (block && need_resched())
+			break;	/* the lock keeps others from this CPU */
 	}
 	rcu_read_unlock();
 	pte_unmap_unlock(start, ptl);

@@ -72,7 +72,7 @@ static bool sp_find_merged(struct vm_area_struct *vma, pmd_t *pmd,
 				sp_note_merged(found, addr, entry);
 			addr += PAGE_SIZE;
 		} while (addr < end && found->count < ARRAY_SIZE(found->addr) &&
-			 !need_resched());
+			 ((addr & ~SP_BLOCK_MASK) || !need_resched()));
 		pte_unmap_unlock(start, ptl);
 	}
 	return found->count == ARRAY_SIZE(found->addr);

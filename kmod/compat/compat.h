@@ -169,15 +169,15 @@ typedef bool (*sp_pmd_visitor)(struct vm_area_struct *vma, pmd_t *pmd,
 bool sp_walk_pmds(struct vm_area_struct *vma, unsigned long addr, unsigned long end,
 		  sp_pmd_visitor visit, void *arg);
 
-/* Are these entries, of a page table of whatever level, all none? @nr: by eights. */
-static inline bool sp_entries_none(const void *table, unsigned int nr)
+/* Are these eight entries, of a page table of whatever level, all none? */
+static __always_inline bool sp_eight_none(const void *table)
 {
 	const unsigned long *entries = table;
 	unsigned long any = 0;
 	unsigned int i;
 
 #pragma GCC unroll 8
-	for (i = 0; i < nr; i++)
+	for (i = 0; i < 8; i++)
 		/* What comes meanwhile is for the next walk. */
 		any |= data_race(entries[i]);
 	return !any;

@@ -44,7 +44,7 @@ static bool sp_visit_pmds(struct vm_area_struct *vma, pmd_t *table,
 	for (i = 0; i < nr; i++) {
 		unsigned long start;
 
-		if (i + 8 <= nr && sp_entries_none(table + i, 8)) {
+		if (i + 8 <= nr && sp_eight_none(table + i)) {
 			i += 7;
 			continue;
 		}
