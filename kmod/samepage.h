@@ -202,7 +202,7 @@ union sp_id {
 
 extern union sp_id *__rcu *sp_leaves;
 
-/* Needs sp_scan_mutex. */
+/* Needs sp_scan_mutex or, for the number of a sharer's block, RCU. */
 static inline union sp_id *sp_id_entry(u32 id)
 {
 	union sp_id **leaves = rcu_dereference_raw(sp_leaves);
@@ -210,7 +210,7 @@ static inline union sp_id *sp_id_entry(u32 id)
 	return &leaves[id >> SP_LEAF_SHIFT][id & (SP_LEAF_IDS - 1)];
 }
 
-/* The block in which the page of this number lies. Needs sp_scan_mutex. */
+/* The block in which the page of this number lies. As sp_id_entry(). */
 static inline struct sp_block *sp_block_of(u32 page)
 {
 	return sp_id_entry(page / SP_BLOCK_PAGES)->block;
