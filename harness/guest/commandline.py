@@ -11,7 +11,7 @@ from harness.guest.spec import GuestSpec
 
 KERNEL_ARGUMENTS = (
     "console=ttyS0",
-    "panic=-1",  # reboot at once, which -no-reboot turns into the end of QEMU
+    "panic=-1",  # reboot at once, which is the guest's end (-no-reboot)
     "printk.devkmsg=on",  # the marks of the log gate must not be rate-limited
     "ignore_loglevel",
     "log_buf_len=4M",
@@ -74,7 +74,8 @@ def qemu_arguments(
 ) -> list[str]:
     """Return QEMU's arguments (without the program's name)."""
     return [
-        *("-nodefaults", "-no-user-config", "-no-reboot"),
+        # At the guest's end QEMU waits, with the registers as they were, until the monitor's client lets it go.
+        *("-nodefaults", "-no-user-config", "-no-reboot", "-no-shutdown"),
         *("-display", "none", "-nic", "none"),
         *("-machine", "q35,sata=off,smbus=off,graphics=off,vmport=off"),
         *_accelerator(accelerator),

@@ -26,6 +26,11 @@ from harness.image import Image
 
 CONSOLE_LOG = "console.log"
 QEMU_LOG = "qemu.log"
+REGISTERS = "registers-at-end.txt"
+_ENDS = {
+    "guest-reset": "The guest reset itself (a panic, a reboot, or a triple fault, of which the console says nothing)",
+    "guest-shutdown": "The guest powered itself off",
+}
 _END_TIMEOUT = 5.0
 _POLL_SECONDS = 0.02
 
@@ -130,8 +135,17 @@ class Machine:
         how = "QEMU runs on" if code is None else f"QEMU ended with exit code {code}"
         if code is not None and code < 0:
             how = f"QEMU was killed by signal {-code}"
-        parts = [how, self.process.said(), "Last lines of the console:", *self.console.last_lines()]
+        parts = [how, self._own_end(), self.process.said(), "Last lines of the console:", *self.console.last_lines()]
         return "\n".join(part for part in parts if part)
+
+    def _own_end(self) -> str:
+        """Say how the guest ended by itself, if it did, and keep its registers, all that is left of a triple fault."""
+        end = self.qmp.end
+        if end is None:
+            return ""
+        path = self.folder / REGISTERS
+        path.write_text(end.registers, "utf-8")
+        return f"{_ENDS.get(end.reason, f'The guest ended by itself ({end.reason})')}; its registers then: {path}"
 
     def end(self) -> None:
         """End QEMU at once and close everything; may be called again."""

@@ -186,8 +186,19 @@ def test_a_qemu_that_was_killed(fresh_guest: Guest) -> None:
 
 
 def test_a_guest_that_powers_itself_off(fresh_guest: Guest) -> None:
-    with pytest.raises(GuestDied, match="QEMU ended with exit code 0"):
+    with pytest.raises(GuestDied, match="QEMU ended with exit code 0\nThe guest powered itself off"):
         fresh_guest.run(["sh", "-c", "poweroff; sleep 100"])
+
+
+def test_a_guest_that_resets_without_a_word(fresh_guest: Guest) -> None:
+    """As after a triple fault: the registers of that moment are all that there is to look at."""
+    fresh_guest.write("/proc/sys/kernel/sysrq", "1")
+    with pytest.raises(GuestDied, match="The guest reset itself") as caught:
+        fresh_guest.run(["sh", "-c", "echo b > /proc/sysrq-trigger; sleep 100"])
+    registers = fresh_guest.folder / "registers-at-end.txt"
+    assert str(registers) in str(caught.value)
+    assert {"CPU#0", "CPU#1"} <= set(registers.read_text().split())
+    assert registers.read_text().count("RIP=ffffffff") > 0
 
 
 def test_a_log_that_does_not_arrive_is_a_failure(fresh_guest: Guest) -> None:

@@ -20,7 +20,7 @@ def line(spec: GuestSpec | None = None, accelerator: str = "tcg") -> str:
 def test_what_every_guest_has() -> None:
     text = line()
     for words in (
-        "-nodefaults -no-user-config -no-reboot",
+        "-nodefaults -no-user-config -no-reboot -no-shutdown",
         "-machine q35",
         "-accel tcg,thread=multi -cpu max",
         "-chardev socket,id=console,fd=10 -serial chardev:console",
