@@ -30,8 +30,8 @@ def matrix(
 ) -> int:
     """Run the test files in PATHS (default: tests/guest/ksm) on every kernel, several guests at once.
 
-    Ends with one table; leaves junit.xml and every log in runs/matrix-TIME. Exit code 1 when a test failed, 2 when
-    something could not run.
+    Ends with one table; leaves junit.xml, every log, and what the guests of failed files left in runs/matrix-TIME. Exit
+    code 1 when a test failed, 2 when something could not run.
     """
     config = load_config()
     known = known_kernels(config)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,7 +55,10 @@ def prepare(config: Config, kernels: Sequence[str]) -> dict[str, SamepageError]:
 
 
 def run_all(config: Config, runs: Sequence[Run], slots: int, folder: Path, arguments: Sequence[str] = ()) -> list[Ran]:
-    """Carry out all runs, `slots` at once; logs and JUnit files go into `folder`. `arguments` are for pytest."""
+    """Carry out all runs, `slots` at once; logs and JUnit files go into `folder`, and what guests of failed files left.
+
+    `arguments` are for pytest.
+    """
     crew = _Crew(config, folder, arguments)
     with ThreadPoolExecutor(slots) as pool, step(f"{len(runs)} runs, {slots} at a time", total=len(runs)) as progress:
 
@@ -93,7 +97,7 @@ class _Crew:
         name = "-".join(run.file.relative_to(self._config.root).with_suffix("").parts)
         junit, log = folder / f"{name}.xml", folder / f"{name}.log"
         with step(run.name) as progress, log.open("w", encoding="utf-8") as output:
-            process = self._start(run, junit)
+            process = self._start(run, junit, folder / name)
             limit = threading.Timer(TIMEOUT * self._config.timeout_factor, process.kill)
             limit.start()
             try:
@@ -104,12 +108,16 @@ class _Crew:
             finally:
                 limit.cancel()
                 self._processes.discard(process)
+        if exit_code == 0:
+            shutil.rmtree(folder / name, ignore_errors=True)
         return _ended(run, exit_code, junit, log)
 
-    def _start(self, run: Run, junit: Path) -> subprocess.Popen[str]:
+    def _start(self, run: Run, junit: Path, temporary: Path) -> subprocess.Popen[str]:
         # setpriv: however we end, pytest ends with us, and its guests with it.
         line = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "pytest", "-v", "--no-header", "--color=no"]
         line += ["-p", "no:cacheprovider", f"--samepage-kernel={run.kernel}", f"--junitxml={junit}"]
+        # Consoles and dumps of the guests: pytest's own place for them is cleared by the third run after this one.
+        line += [f"--basetemp={temporary}"]
         process = subprocess.Popen(
             [*line, *self._arguments, str(run.file)],
             cwd=self._config.root,

@@ -31,7 +31,8 @@ def test_parameters(number): pass
 def test_skipped(): pytest.skip("no such thing here")
 """,
     "test_bad.py": """
-def test_on_one_kernel(pytestconfig):
+def test_on_one_kernel(pytestconfig, tmp_path):
+    (tmp_path / "console.log").touch()
     assert pytestconfig.getoption("--samepage-kernel") == "6.12"
 """,
     "test_broken.py": "import nothing_of_this_name\n",
@@ -94,6 +95,9 @@ def test_results_are_merged(project: Config) -> None:
     assert rows["test_good test_parameters"] == ["pass", "pass"]
     assert rows["test_good test_skipped"][0].startswith("skip: ")
     assert rows["test_bad test_on_one_kernel"] == ["fail", "pass"]
+    # What guests of a failed file left is kept.
+    kept = [path.relative_to(project.runs / "matrix").parts[:2] for path in project.runs.rglob("console.log")]
+    assert set(kept) == {("6.1", "tests-test_bad")}
 
 
 def test_a_file_that_cannot_be_collected_could_not_run(project: Config) -> None:
