@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.guest.console import Console
-from harness.guest.qmp import Qmp, QmpFailed
+from harness.guest.qmp import REGISTERS, Qmp, QmpFailed
 
 SYSRQ_KEYS = "lwt"
 """Stacks of all CPUs, of blocked tasks, of all tasks."""
 _QUIET_SECONDS = 1.0
 _KEY_SECONDS = 20.0
 _NMI_SECONDS = 15.0
-_MONITOR = {"registers.txt": "info registers -a", "cpus.txt": "info cpus", "interrupts.txt": "info lapic"}
+_MONITOR = {"registers.txt": REGISTERS, "cpus.txt": "info cpus", "interrupts.txt": "info lapic"}
 
 
 def write_dump(console: Console, qmp: Qmp, folder: Path) -> list[Path]:

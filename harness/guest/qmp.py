@@ -23,6 +23,9 @@ from harness.errors import SamepageError
 
 T = TypeVar("T")
 
+REGISTERS = "info registers -a"
+"""The human monitor's line that shows the registers of all CPUs."""
+
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 
@@ -83,7 +86,7 @@ class Qmp:
         reason = str(cast(dict[str, object], event["data"])["reason"])
         self._end = GuestEnd(reason, "")
         with contextlib.suppress(QMPError, EOFError, OSError):
-            registers = await self._client.execute("human-monitor-command", {"command-line": "info registers -a"})
+            registers = await self._client.execute("human-monitor-command", {"command-line": REGISTERS})
             self._end = GuestEnd(reason, str(registers))
             await self._client.execute("quit")
 

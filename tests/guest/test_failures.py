@@ -192,7 +192,6 @@ def test_a_guest_that_powers_itself_off(fresh_guest: Guest) -> None:
 
 def test_a_guest_that_resets_without_a_word(fresh_guest: Guest) -> None:
     """As after a triple fault: the registers of that moment are all that there is to look at."""
-    fresh_guest.write("/proc/sys/kernel/sysrq", "1")
     with pytest.raises(GuestDied, match="The guest reset itself") as caught:
         fresh_guest.run(["sh", "-c", "echo b > /proc/sysrq-trigger; sleep 100"])
     registers = fresh_guest.folder / "registers-at-end.txt"
