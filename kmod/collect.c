@@ -24,6 +24,9 @@
 /* Pages passed by unread that weigh as much as one that is looked at. */
 #define SP_PASSED_PER_PAGE 16
 
+/* Pages that are signed before others get the CPU, where tasks are not preempted. */
+#define SP_SIGNED_AT_ONCE 16
+
 /* In as many passes, every filed page is looked at anew. */
 #define SP_PASSES_TO_AUDIT 128
 
@@ -503,6 +506,8 @@ void sp_take_signatures(struct sp_batch *batch)
 	struct sp_found *found, *end = batch->found + batch->count;
 
 	for (found = batch->found; found < end; found++) {
+		if ((found - batch->found) % SP_SIGNED_AT_ONCE == 0)
+			cond_resched();
 		if (found->todo != SP_TODO_SIGN)
 			continue;
 		found->nid = sp_page_nid(page_to_pfn(found->page));

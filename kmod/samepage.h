@@ -347,7 +347,7 @@ struct page *sp_hold_page(struct mm_struct *mm, unsigned long addr,
 
 /* unmerge.c */
 int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
-		     unsigned long end, bool vma_write_lock);
+		     unsigned long end, bool process_asks);
 void sp_break_cow(struct mm_struct *mm, unsigned long addr);
 int sp_unmerge_mm(struct mm_struct *mm);
 int sp_unmerge_registered(void);

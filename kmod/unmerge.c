@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Breaking copy-on-write without a write: every merged page of a range gets a
- * private copy again, by an unsharing fault.
+ * private copy again, by an unsharing fault. Where it is not the process itself
+ * that asks, the last one to map a merged page keeps it as its own, uncopied. A
+ * process that asks gets copies only: else the time that it takes would tell
+ * whether somebody else had the page.
  *
  * Needs mmap_lock, for reading or for writing. A fault may back out (a page
  * under migration, a flag changed meanwhile), so the range is searched again
  * from the same address until no merged page is found there.
  */
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/oom.h>
+#include <linux/pagemap.h>
 #include <linux/sched/signal.h>
 
 #include "samepage.h"
@@ -38,17 +43,71 @@ static bool sp_entry_merged(struct vm_area_struct *vma, unsigned long addr,
 	return migrating && folio_test_ksm(migrating);
 }
 
+/* Is @folio charged to the memory cgroup that a copy for @mm would be charged to? */
+static bool sp_charged_to(struct folio *folio, struct mm_struct *mm)
+{
+	bool same;
+
+	if (mem_cgroup_disabled())
+		return true;
+	rcu_read_lock();
+	same = folio_memcg(folio) == mem_cgroup_from_task(rcu_dereference(mm->owner));
+	rcu_read_unlock();
+	return same;
+}
+
+/* Nobody but one entry holds @folio, which is locked: no other mapping, swap entry or reference. */
+static bool sp_held_once(struct folio *folio)
+{
+	if (folio_mapcount(folio) != 1 || folio_test_swapcache(folio))
+		return false;
+	smp_rmb();	/* a reference was taken before the mapping that it came by went */
+	return folio_ref_count(folio) == 1;
+}
+
+/*
+ * Give the merged page at @addr to @vma, if nobody else has it: its stable node is
+ * stale then. Needs the page-table lock, and sp_scan_mutex.
+ */
+static bool sp_keep_frame(struct vm_area_struct *vma, unsigned long addr, pte_t entry)
+{
+	struct page *page = vm_normal_page(vma, addr, entry);
+	struct folio *folio = page ? page_folio(page) : NULL;
+	bool keep;
+
+	if (!folio || folio_mapcount(folio) != 1 || !folio_trylock(folio))
+		return false;
+	keep = folio_test_ksm(folio) && sp_held_once(folio) &&
+	       !folio_test_hwpoison(folio) && sp_charged_to(folio, vma->vm_mm);
+	if (keep) {
+		folio->index = linear_page_index(vma, addr);
+		WRITE_ONCE(folio->mapping, (void *)vma->anon_vma + FOLIO_MAPPING_ANON);
+		SetPageAnonExclusive(page);
+	}
+	folio_unlock(folio);
+	return keep;
+}
+
 /* Addresses of merged pages, found in one walk. */
 struct sp_merged {
+	bool process_asks;		/* nothing is kept */
 	unsigned int count;
 	unsigned int zero;		/* a bit each: it is the zero page */
 	unsigned long addr[32];
 };
 
-static void sp_note_merged(struct sp_merged *found, unsigned long addr, pte_t entry)
+static void sp_note_merged(struct sp_merged *found, struct vm_area_struct *vma,
+			   unsigned long addr, pte_t entry)
 {
-	if (pte_present(entry) && sp_zero_pte(entry))
+	if (!sp_entry_merged(vma, addr, entry))
+		return;
+	if (pte_present(entry) && sp_zero_pte(entry)) {
 		found->zero |= BIT(found->count);
+	} else if (pte_present(entry) && !found->process_asks &&
+		   sp_keep_frame(vma, addr, entry)) {
+		atomic_long_inc(&sp_stats.unmerged);
+		return;
+	}
 	found->addr[found->count++] = addr;
 }
 
@@ -68,8 +127,8 @@ static bool sp_find_merged(struct vm_area_struct *vma, pmd_t *pmd,
 		do {
 			pte_t entry = ptep_get(ptep++);
 
-			if (!pte_none(entry) && sp_entry_merged(vma, addr, entry))
-				sp_note_merged(found, addr, entry);
+			if (!pte_none(entry))
+				sp_note_merged(found, vma, addr, entry);
 			addr += PAGE_SIZE;
 		} while (addr < end && found->count < ARRAY_SIZE(found->addr) &&
 			 ((addr & ~SP_BLOCK_MASK) || !need_resched()));
@@ -90,18 +149,18 @@ static int sp_unshare(struct vm_area_struct *vma, unsigned long addr, bool zero)
 }
 
 /*
- * Unmerge [@start, @end) of @vma; with @vma_write_lock, mmap_lock is held for
- * writing and per-VMA lock faults are kept out. 0, -ENOMEM, or -ERESTARTSYS on
- * a pending signal.
+ * Unmerge [@start, @end) of @vma. Where it is the process that asks, mmap_lock is
+ * held for writing, and per-VMA lock faults are kept out; else sp_scan_mutex is
+ * held. 0, -ENOMEM, or -ERESTARTSYS on a pending signal.
  */
 int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
-		     unsigned long end, bool vma_write_lock)
+		     unsigned long end, bool process_asks)
 {
+	struct sp_merged found = { .process_asks = process_asks };
 	unsigned long last = end;	/* the first one of the walk before */
-	struct sp_merged found;
 	unsigned int i;
 
-	if (vma_write_lock)
+	if (process_asks)
 		vma_start_write(vma);
 	while (start < end) {
 		found.count = 0;
@@ -131,7 +190,7 @@ int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
 	return 0;
 }
 
-/* Undo the merge of one page. */
+/* Undo the merge of one page. Needs sp_scan_mutex. */
 void sp_break_cow(struct mm_struct *mm, unsigned long addr)
 {
 	struct vm_area_struct *vma;
@@ -143,7 +202,7 @@ void sp_break_cow(struct mm_struct *mm, unsigned long addr)
 	mmap_read_unlock(mm);
 }
 
-/* Unmerge all of @mm. Needs mmap_lock for reading. */
+/* Unmerge all of @mm. Needs mmap_lock for reading, and sp_scan_mutex. */
 int sp_unmerge_mm(struct mm_struct *mm)
 {
 	VMA_ITERATOR(vmi, mm, 0);

@@ -95,6 +95,28 @@ def test_merging_lowers_the_charge(merger: Merger, guest: Guest, work: MemWork, 
         process.exit()
 
 
+@pytest.mark.parametrize("outsider_first", [True, False])
+def test_copies_are_charged_to_who_maps_them(
+    merger: Merger, guest: Guest, work: MemWork, cgroup: str, outsider_first: bool
+) -> None:
+    """Whoever is left with a merged page keeps it only where it pays for it already."""
+    for number in range(2):
+        process = work.process()
+        if (number == 0) != outsider_first:
+            guest.write(f"{cgroup}/cgroup.procs", str(process.pid))
+        process.map(pages=PAGES).fill(Kind.FILLED, KEY, step=1)
+    merger.merge(work)
+    assert merger.counts() == (PAGES, PAGES, 0)
+    merger["run"] = UNMERGE
+    assert merger.counts() == (0, 0, 0)
+    charged = int(guest.read(f"{cgroup}/memory.current")) // PAGE_BYTES
+    assert PAGES - 256 <= charged < 2 * PAGES
+    work.check()
+    for process in list(work.processes):
+        process.exit()
+    assert int(guest.read(f"{cgroup}/memory.current")) // PAGE_BYTES < PAGES / 2
+
+
 def test_copies_that_exceed_a_limit(merger: Merger, guest: Guest, work: MemWork, cgroup: str) -> None:
     """A write to merged pages needs memory: who has none left is killed, and nobody else is touched."""
     merged(merger, work)
