@@ -17,6 +17,7 @@
 #include <linux/sched/mm.h>
 
 #include "batch.h"
+#include "check.h"
 
 DEFINE_MUTEX(sp_scan_mutex);	/* slots, items, trees: see samepage.h */
 struct sp_stats sp_stats;
@@ -183,10 +184,9 @@ static unsigned int sp_scan(unsigned int budget)
 	if (!space)
 		return 0;
 	while (space && left && !freezing(current)) {
-		if (sp_collect(&sp_batch, space, left)) {
-			left = sp_batch.budget;
+		if (sp_collect(&sp_batch, space, left))
 			sp_process(&sp_batch);
-		}
+		left = sp_batch.budget;
 		cond_resched();
 		space = sp_cursor_space();
 	}
@@ -195,6 +195,7 @@ static unsigned int sp_scan(unsigned int budget)
 		sp_trace_stop_scan(sp_stats.full_scans, sp_stats.pages_tracked);
 		sp_stats.full_scans++;
 		sp_huge_pass_ends();
+		sp_check_pass();
 		sp_pass_was_short = time_before_eq(jiffies, sp_pass_began);
 	}
 	return budget - left;

@@ -57,6 +57,18 @@ def test_time_is_kept_without_haste(merger: Merger, work: MemWork) -> None:
     work.check()
 
 
+def test_settled_memory_is_gone_over_slowly(merger: Merger, work: MemWork) -> None:
+    """Passes that find nothing to do have a size, too: else each is followed by the next at once, for ever."""
+    fill(work)
+    merger.merge(work)
+    merger.set_samepage("convergence_max_cpu", 100)
+    merger.set_samepage("convergence_seconds", 12)
+    merger.passes(1)
+    before = merger["full_scans"]
+    time.sleep(12)
+    assert 2 <= merger["full_scans"] - before <= 6
+
+
 def test_the_ceiling_wins(merger: Merger, guest: Guest, work: MemWork) -> None:
     """Merging 2048 pages takes a CPU for 50 ms at least: five seconds at 1 percent, where a pass has a third of one."""
     fill(work, 2048)
