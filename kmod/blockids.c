@@ -72,6 +72,20 @@ void sp_block_id_put(struct sp_block *block)
 	sp_free_id = block->id;
 }
 
+/* The block in which a page of this number lies, NULL where there is none. */
+struct sp_block *sp_known_block(u32 page)
+{
+	u32 id = page / SP_BLOCK_PAGES;
+	union sp_id *entry;
+
+	if (!id || id >> SP_LEAF_SHIFT >= sp_nr_leaves)
+		return NULL;
+	entry = sp_id_entry(id);
+	if (entry->next_free <= SP_MAX_IDS)
+		return NULL;
+	return entry->block->id == id ? entry->block : NULL;
+}
+
 void sp_block_ids_destroy(void)
 {
 	union sp_id **leaves = rcu_dereference_raw(sp_leaves);

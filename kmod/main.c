@@ -9,7 +9,7 @@
 
 #include <linux/module.h>
 
-#include "samepage.h"
+#include "check.h"
 
 static void sp_caches_destroy(void)
 {
@@ -46,8 +46,10 @@ static int __init sp_init(void)
 	if (err)
 		goto scanner;
 	err = sp_takeover();
-	if (!err)
+	if (!err) {
+		sp_check_init();
 		return 0;
+	}
 	sp_hotplug_exit();
 scanner:
 	sp_scan_stop();
@@ -61,6 +63,7 @@ out:
 /* Comes only after the livepatch is gone: everything was handed back. */
 static void __exit sp_exit_module(void)
 {
+	sp_check_exit();
 	sp_hotplug_exit();
 	sp_scan_stop();
 	sp_caches_destroy();

@@ -82,6 +82,27 @@ struct mm_struct **sp_registry_hold(unsigned int *nr)
 	return mms;
 }
 
+/*
+ * The address spaces with records, in an array for kvfree(). NULL without memory.
+ * Needs sp_scan_mutex, while which is held they stay.
+ */
+struct sp_space **sp_registry_recorded(unsigned int *nr)
+{
+	unsigned int room = sp_nr_registered() + 1;
+	struct sp_space **spaces = kvmalloc_array(room, sizeof(*spaces), GFP_KERNEL);
+	struct sp_space *space;
+
+	*nr = 0;
+	if (!spaces)
+		return NULL;
+	spin_lock(&sp_registry_lock);
+	list_for_each_entry(space, &sp_space_list, list)
+		if (*nr < room && !xa_empty(&space->blocks))
+			spaces[(*nr)++] = space;
+	spin_unlock(&sp_registry_lock);
+	return spaces;
+}
+
 static void sp_free(struct sp_space *space, enum sp_fate fate)
 {
 	struct mm_struct *mm = space->mm;

@@ -183,24 +183,36 @@ static struct folio *sp_stable_folio_get(struct sp_stable *stable)
 	}
 }
 
-/*
- * The node's folio, locked and with a reference. NULL when it was stale: the
- * node is freed then.
- */
-struct folio *sp_stable_folio_lock(struct sp_stable *stable)
+/* The node's folio, locked and with a reference, or NULL when the node is stale. */
+struct folio *sp_stable_folio_try(struct sp_stable *stable)
 {
 	struct folio *folio;
 
 	while ((folio = sp_stable_folio_get(stable))) {
 		folio_lock(folio);
 		if (READ_ONCE(folio->mapping) == sp_folio_ksm_mapping(stable))
-			return folio;
+			break;
 		/* Migrated or freed before we had the lock. */
 		folio_unlock(folio);
 		folio_put(folio);
 	}
-	sp_stable_remove(stable);
-	return NULL;
+	return folio;
+}
+
+/* The same, but a stale node is freed. */
+struct folio *sp_stable_folio_lock(struct sp_stable *stable)
+{
+	struct folio *folio = sp_stable_folio_try(stable);
+
+	if (!folio)
+		sp_stable_remove(stable);
+	return folio;
+}
+
+/* The node behind @stable in the tree; the first one for NULL. */
+struct sp_stable *sp_stable_after(struct sp_stable *stable)
+{
+	return node_stable(stable ? rb_next(&stable->node) : rb_first(&sp_stable_tree));
 }
 
 /* May one more page share the node: room left, folio on the node of its key? */

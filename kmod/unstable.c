@@ -34,12 +34,28 @@ static u32 *sp_bucket(u32 nr)
 	return &sp_segments[nr >> SP_SEGMENT_SHIFT][nr & (SP_SEGMENT_BUCKETS - 1)];
 }
 
+u32 sp_unstable_buckets(void)
+{
+	return sp_nr_buckets;
+}
+
 /* The bucket of a key: what is not split yet stays with its lower half. */
-static u32 *sp_bucket_of(u32 signature)
+u32 sp_unstable_bucket(u32 signature)
 {
 	u32 nr = signature & sp_bucket_mask;
 
-	return sp_bucket(nr < sp_nr_buckets ? nr : nr & (sp_bucket_mask >> 1));
+	return nr < sp_nr_buckets ? nr : nr & (sp_bucket_mask >> 1);
+}
+
+/* The first candidate of a bucket, 0 where it is empty. */
+u32 sp_unstable_first(u32 bucket)
+{
+	return *sp_bucket(bucket);
+}
+
+static u32 *sp_bucket_of(u32 signature)
+{
+	return sp_bucket(sp_unstable_bucket(signature));
 }
 
 static void sp_set_buckets(u32 nr)

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The part of the checker that looks at the records of address spaces and at the
+ * unstable tree. Needs sp_scan_mutex.
+ */
+#include <linux/mm.h>
+#include <linux/slab.h>
+
+#include "check.h"
+
+static void sp_check_block(struct sp_check *check, struct sp_block *block)
+{
+	unsigned long at = block->base;
+	u64 known = block->settled | block->candidates | block->sharers;
+	unsigned int index;
+
+	sp_check_that(check, sp_known_block(sp_page_number(block, 0)) == block,
+		      "block %u at %#lx", block->id, at);
+	sp_check_that(check, !(known & ~block->tracked), "at %#lx: %#llx of %#llx", at,
+		      known, block->tracked);
+	sp_check_that(check, !(block->candidates & block->sharers), "at %#lx", at);
+	sp_check_that(check, !(block->forked & ~block->candidates), "at %#lx", at);
+	sp_check_that(check, !(block->sharers & ~block->settled), "at %#lx", at);
+	for (index = 0; index < SP_BLOCK_PAGES; index++) {
+		const struct sp_item *item = block->slot[index].item;
+
+		if (block->sharers & BIT_ULL(index))
+			sp_check_that(check, item->page == sp_page_number(block, index),
+				      "item of page %u at %#lx", item->page,
+				      sp_slot_address(block, index));
+	}
+	check->blocks++;
+	check->tracked += hweight64(block->tracked);
+	check->candidates += hweight64(block->candidates);
+	check->sharers += hweight64(block->sharers);
+}
+
+static void sp_check_space(struct sp_check *check, struct sp_space *space)
+{
+	unsigned long at, blocks = check->blocks, tracked = check->tracked, seen = 0;
+	unsigned long sharers = check->sharers;
+	struct sp_block *block;
+
+	xa_for_each(&space->blocks, at, block) {
+		sp_check_that(check, block->owner == space, "block at %#lx", block->base);
+		sp_check_that(check, block->base >> SP_BLOCK_SHIFT == at, "%#lx, %#lx",
+			      block->base, at);
+		seen += block->seen == space->pass;
+		sp_check_block(check, block);
+		cond_resched();
+	}
+	check->spaces++;
+	blocks = check->blocks - blocks;
+	tracked = check->tracked - tracked;
+	sharers = check->sharers - sharers;
+	sp_check_that(check, space->nr_blocks == blocks, "%lu, %lu", space->nr_blocks, blocks);
+	sp_check_that(check, space->nr_seen == seen, "%lu, %lu", space->nr_seen, seen);
+	sp_check_that(check, space->mm->ksm_rmap_items == tracked, "%lu, %lu",
+		      space->mm->ksm_rmap_items, tracked);
+	sp_check_that(check, space->mm->ksm_merging_pages == sharers, "%lu, %lu",
+		      space->mm->ksm_merging_pages, sharers);
+}
+
+void sp_check_records(struct sp_check *check)
+{
+	unsigned int i, nr;
+	struct sp_space **spaces = sp_registry_recorded(&nr);
+
+	if (!spaces) {
+		sp_check_fault(check, "no memory for a list of the address spaces");
+		return;
+	}
+	for (i = 0; i < nr; i++)
+		sp_check_space(check, spaces[i]);
+	kvfree(spaces);
+}
+
+/* The candidates of a bucket, no more than there can be; false where the list is broken. */
+static bool sp_check_bucket(struct sp_check *check, u32 bucket)
+{
+	u32 page = sp_unstable_first(bucket);
+
+	for (; page; check->filed++) {
+		struct sp_block *block = sp_known_block(page);
+		unsigned int index = sp_page_index(page);
+
+		if (!block || !(block->candidates & BIT_ULL(index)) ||
+		    check->filed > check->candidates) {
+			sp_check_fault(check, "bucket %u: page %u is no candidate", bucket, page);
+			return false;
+		}
+		sp_check_that(check, sp_unstable_bucket(block->slot[index].signature) == bucket,
+			      "page %u in bucket %u", page, bucket);
+		page = block->slot[index].next;
+	}
+	return true;
+}
+
+void sp_check_unstable(struct sp_check *check)
+{
+	u32 bucket;
+
+	for (bucket = 0; bucket < sp_unstable_buckets(); bucket++) {
+		if (!sp_check_bucket(check, bucket))
+			return;
+		cond_resched();
+	}
+}
