@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Page signatures: NH, the universal hash of UMAC (RFC 4418, section 5.2) with
- * words of 64 bits, under keys that are random at each load. A signature only
- * says where to look: contents are always compared before pages are merged.
+ * Page signatures. A signature only says where to look: contents are always
+ * compared before pages are merged.
  *
  * The *sample* takes one word of each cache line, at an offset that is secret
- * and random, too, and the same for four lines, and any other four take another
+ * and random, and the same for four lines, and any other four take another
  * word of theirs, until all eight were taken: pages that differ in a few whole
- * lines, or in one word of every line, differ in it with near certainty. Whoever
- * knows the code can still make different pages whose samples are likely to be
+ * lines, or in one word of every line, differ in it with near certainty. The words
+ * go through two CRCs by turns (processors without one: NH), mixed under a key
+ * that is random at each load, so that nobody can tell which bucket a page goes
+ * to. Whoever knows the code can still make different pages whose samples are
  * equal. A sample found to stand for two contents is *crowded*: pages that have
- * it are signed in *full* from then on, and two given pages collide there with a
+ * it are signed in *full* from then on, by NH, the universal hash of UMAC (RFC
+ * 4418, section 5.2) with words of 64 bits, where two given pages collide with a
  * chance of 2^-64 over the choice of keys.
  *
  * A bit says that a sample is crowded, so that a few others share its fate: that
@@ -19,6 +21,8 @@
 #include <linux/bitmap.h>
 #include <linux/highmem.h>
 #include <linux/random.h>
+
+#include <asm/cpufeature.h>
 
 #include "samepage.h"
 
@@ -30,7 +34,8 @@
 #define SP_CROWD_BITS	20
 
 static u64 sp_secret[SP_WORDS];
-static u8 sp_sampled[SP_GROUPS];	/* the word of each line that is taken */
+static u16 sp_sampled[SP_GROUPS];	/* byte offset of the word taken of its first line */
+static u64 sp_mixers[2];		/* odd */
 static DECLARE_BITMAP(sp_crowd, BIT(SP_CROWD_BITS));
 u64 sp_zero_sample;
 
@@ -45,22 +50,68 @@ static inline u64 sp_nh_fold(__uint128_t sum)
 	return (u64)sum ^ (u64)(sum >> 64);
 }
 
-u64 sp_sample(struct page *page)
+/* The words of the sample in a group of lines: of one, the word of the next line follows it. */
+static inline const u64 *sp_sampled_words(const void *content, unsigned int group)
 {
-	const u64 *word = kmap_local_page(page), *at, *key;
+	return content + sp_sampled[group];
+}
+
+static u64 sp_sample_by_nh(const void *content)
+{
 	unsigned int i;
 	__uint128_t sum = 0;
 
 #pragma GCC unroll 16
 	for (i = 0; i < SP_GROUPS; i++) {
-		at = word + i * SP_GROUP_LINES * SP_LINE_WORDS + sp_sampled[i];
-		key = sp_secret + i * SP_GROUP_LINES;
+		const u64 *at = sp_sampled_words(content, i);
+		const u64 *key = sp_secret + i * SP_GROUP_LINES;
+
 		sp_nh_add(&sum, at[0] + key[0], at[SP_LINE_WORDS] + key[1]);
 		sp_nh_add(&sum, at[2 * SP_LINE_WORDS] + key[2],
 			  at[3 * SP_LINE_WORDS] + key[3]);
 	}
-	kunmap_local(word);
 	return sp_nh_fold(sum);
+}
+
+static inline u64 sp_crc(u64 crc, const u64 *word)
+{
+	asm("crc32q %1, %0" : "+r" (crc) : "m" (*word));
+	return crc;
+}
+
+/* Multiplications by secrets: what is known of two values tells nothing of their keys. */
+static inline u64 sp_mix(u64 value)
+{
+	value *= sp_mixers[0];
+	value = (value ^ (value >> 32)) * sp_mixers[1];
+	return value ^ (value >> 32);
+}
+
+static u64 sp_sample_by_crc(const void *content)
+{
+	u64 even = sp_secret[0], odd = sp_secret[1];
+	unsigned int i;
+
+#pragma GCC unroll 16
+	for (i = 0; i < SP_GROUPS; i++) {
+		const u64 *at = sp_sampled_words(content, i);
+
+		even = sp_crc(even, at);
+		odd = sp_crc(odd, at + SP_LINE_WORDS);
+		even = sp_crc(even, at + 2 * SP_LINE_WORDS);
+		odd = sp_crc(odd, at + 3 * SP_LINE_WORDS);
+	}
+	return sp_mix(even << 32 | odd);
+}
+
+u64 sp_sample(struct page *page)
+{
+	const void *content = kmap_local_page(page);
+	u64 sample = static_cpu_has(X86_FEATURE_XMM4_2) ? sp_sample_by_crc(content) :
+							  sp_sample_by_nh(content);
+
+	kunmap_local(content);
+	return sample;
 }
 
 u64 sp_full_signature(struct page *page)
@@ -89,14 +140,21 @@ void sp_note_crowded(u64 sample)
 
 void sp_signature_init(void)
 {
+	u16 word[SP_GROUPS] = { };
 	unsigned int group, other;
 
 	get_random_bytes(sp_secret, sizeof(sp_secret));
+	get_random_bytes(sp_mixers, sizeof(sp_mixers));
+	sp_mixers[0] |= 1;
+	sp_mixers[1] |= 1;
 	for (group = 0; group < SP_GROUPS; group++) {
 		/* Each run of SP_LINE_WORDS groups has every word, in random order. */
 		other = group - get_random_u32() % (group % SP_LINE_WORDS + 1);
-		sp_sampled[group] = sp_sampled[other];
-		sp_sampled[other] = group % SP_LINE_WORDS;
+		word[group] = word[other];
+		word[other] = group % SP_LINE_WORDS;
 	}
+	for (group = 0; group < SP_GROUPS; group++)
+		sp_sampled[group] = (group * SP_GROUP_LINES * SP_LINE_WORDS + word[group]) *
+				    sizeof(u64);
 	sp_zero_sample = sp_sample(ZERO_PAGE(0));
 }
