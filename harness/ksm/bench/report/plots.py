@@ -36,11 +36,11 @@ def plot_bars(rows: Sequence[Row]) -> str:
                 widths = [max(values.get((title, phase, merger), 0), 0) for title in titles]
                 axes.barh(places, widths, height=0.38, color=COLOURS[merger], label=merger)
             axes.set_xscale("log")
-            axes.set_xlim(10, 200_000)
+            axes.set_xlim(1, 200_000)
             axes.set_title(phase, fontsize=10)
             axes.set_xlabel(_COST, fontsize=8)
         panels[0].set_yticks(range(len(titles)), titles)
-        panels[0].invert_yaxis()
+        panels[0].set_ylim(len(titles) - 0.4, -0.6)
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncol=2, frameon=False)
         return as_svg(figure)
 
@@ -89,8 +89,8 @@ def plot_curves(curves: Sequence[Curve]) -> str:
                 percent = [0.0, *(100 * pages / curve.possible for pages in curve.saved)]
                 axes.plot(millions, percent, color=COLOURS[curve.merger], linewidth=2, label=curve.merger)
             axes.set_title(title, fontsize=10)
-            axes.set_xlabel("million instructions of the merging threads", fontsize=8)
             axes.set_ylim(0, 103)
+        figure.supxlabel("million instructions of the merging threads", fontsize=8)
         panels[0].set_ylabel("saved, % of what is possible")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncol=2, frameon=False)
         return as_svg(figure)
