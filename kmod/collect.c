@@ -35,8 +35,8 @@ static unsigned int sp_index(unsigned long addr)
 	return (addr & ~SP_BLOCK_MASK) >> PAGE_SHIFT;
 }
 
-static struct sp_found *sp_note(struct sp_batch *batch, struct sp_block *block,
-				unsigned int index, enum sp_todo todo)
+static inline struct sp_found *sp_note(struct sp_batch *batch, struct sp_block *block,
+				       unsigned int index, enum sp_todo todo)
 {
 	struct sp_found *found = &batch->found[batch->count++];
 
@@ -47,13 +47,14 @@ static struct sp_found *sp_note(struct sp_batch *batch, struct sp_block *block,
 	return found;
 }
 
-static void sp_note_page(struct sp_batch *batch, struct sp_block *block,
-			 unsigned int index, enum sp_todo todo, struct page *page)
+static inline void sp_note_page(struct sp_batch *batch, struct sp_block *block,
+				unsigned int index, enum sp_todo todo,
+				struct page *page, struct folio *folio)
 {
 	struct sp_found *found = sp_note(batch, block, index, todo);
 
 	found->page = page;
-	get_page(page);
+	folio_get(folio);
 }
 
 /* Clean the entry into its folio. The TLB is flushed once for the table. */
@@ -94,7 +95,7 @@ static void sp_collect_merged(struct sp_batch *batch, struct sp_block *block,
 	    block->slot[index].item->stable == stable)
 		return;
 	sp_slot_track(block, index);	/* nothing else keeps the block */
-	sp_note_page(batch, block, index, SP_TODO_ADOPT, page);
+	sp_note_page(batch, block, index, SP_TODO_ADOPT, page, page_folio(page));
 	batch->found[batch->count - 1].stable = stable;
 }
 
@@ -134,7 +135,7 @@ static bool sp_collect_page(struct sp_batch *batch, struct vm_area_struct *vma,
 		 folio_maybe_dma_pinned(folio))
 		sp_slot_changed(block, index);	/* a pin may write, and forbids merging */
 	else
-		sp_note_page(batch, block, index, SP_TODO_SIGN, page);
+		sp_note_page(batch, block, index, SP_TODO_SIGN, page, folio);
 	return true;
 }
 
@@ -403,7 +404,7 @@ static void sp_collect_huge_part(struct sp_batch *batch, struct sp_block *block,
 		else if (quiet & BIT_ULL(index))
 			passed |= BIT_ULL(index);
 		else
-			sp_note_page(batch, block, index, SP_TODO_SIGN, page);
+			sp_note_page(batch, block, index, SP_TODO_SIGN, page, page_folio(page));
 		if (!(passed & BIT_ULL(index)))
 			present |= BIT_ULL(index);
 	}
@@ -503,10 +504,11 @@ bool sp_collect_vma(struct sp_batch *batch, struct vm_area_struct *vma,
  */
 void sp_take_signatures(struct sp_batch *batch)
 {
-	struct sp_found *found, *end = batch->found + batch->count;
+	struct sp_found *found = batch->found;
+	unsigned int i;
 
-	for (found = batch->found; found < end; found++) {
-		if ((found - batch->found) % SP_SIGNED_AT_ONCE == 0)
+	for (i = 0; i < batch->count; i++, found++) {
+		if (i % SP_SIGNED_AT_ONCE == 0)
 			cond_resched();
 		if (found->todo != SP_TODO_SIGN)
 			continue;
@@ -515,8 +517,6 @@ void sp_take_signatures(struct sp_batch *batch)
 		found->crowded = sp_crowded(found->sample);
 		if (found->crowded)
 			found->full = sp_full_signature(found->page);
+		put_page(found->page);
 	}
-	for (found = batch->found; found < end; found++)
-		if (found->todo == SP_TODO_SIGN)
-			put_page(found->page);
 }

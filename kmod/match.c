@@ -8,7 +8,8 @@
  * no more. What could not be done because somebody held the page is tried again
  * at the next pass.
  * Needs sp_scan_mutex, and no other lock: merging takes those of one address
- * space at a time.
+ * space at a time. What most pages never come to is kept out of line: what they do
+ * come to fits the registers then.
  */
 #include "batch.h"
 
@@ -52,20 +53,13 @@ static void sp_item_settle(struct sp_item *item)
 		sp_item_free(item);
 }
 
-/*
- * Share a merged page of this content. 0 or an errno of sp_merge_into(), -ENOENT
- * excepted: -ESRCH when there is none; a content that only looked alike is noted.
- */
-static int sp_try_stable(struct sp_block *block, unsigned int index,
-			 const struct sp_key *key)
+/* As sp_try_stable(), from the node @stable on. */
+static noinline int sp_try_stable_from(struct sp_stable *stable, struct sp_block *block,
+				       unsigned int index, const struct sp_key *key)
 {
-	struct sp_stable *stable = sp_stable_find(key);
-	struct sp_item *item;
+	struct sp_item *item = sp_item_new(block, index);
 	bool unlike = false;
 
-	if (!stable)
-		return -ESRCH;
-	item = sp_item_new(block, index);
 	if (!item)
 		return -ENOMEM;
 	while (stable) {
@@ -87,6 +81,18 @@ static int sp_try_stable(struct sp_block *block, unsigned int index,
 	if (unlike && !key->full)
 		sp_note_crowded(key->signature);
 	return -ESRCH;
+}
+
+/*
+ * Share a merged page of this content. 0 or an errno of sp_merge_into(), -ENOENT
+ * excepted: -ESRCH when there is none; a content that only looked alike is noted.
+ */
+static int sp_try_stable(struct sp_block *block, unsigned int index,
+			 const struct sp_key *key)
+{
+	struct sp_stable *stable = sp_stable_find(key);
+
+	return stable ? sp_try_stable_from(stable, block, index, key) : -ESRCH;
 }
 
 /* Undo the merge of one page, which nobody shares. */
@@ -172,8 +178,8 @@ static bool sp_is_no_twin(int err)
  * Merge with a candidate of the same content. -ESRCH where there is none; else 0
  * or as sp_merge_twins().
  */
-static int sp_try_twins(struct sp_block *block, unsigned int index,
-			const struct sp_key *key, u32 next)
+static noinline int sp_try_twins(struct sp_block *block, unsigned int index,
+				 const struct sp_key *key, u32 next)
 {
 	struct sp_item *item = sp_item_new(block, index);
 	u32 signature = sp_brief(key), twin;
@@ -210,11 +216,13 @@ static int sp_try_twins(struct sp_block *block, unsigned int index,
 	return sp_is_no_twin(err) ? -ESRCH : err;
 }
 
-/* Look for a candidate of the same content; become one where there is none. */
+/*
+ * Look for a candidate of the same content; become one where there is none.
+ * @signature: the brief key.
+ */
 static void sp_try_unstable(struct sp_block *block, unsigned int index,
-			    const struct sp_key *key)
+			    const struct sp_key *key, u32 signature)
 {
-	u32 signature = sp_brief(key);
 	u32 twin = sp_unstable_find(signature, key->domain, 0);
 	int err = twin ? sp_try_twins(block, index, key, twin) : -ESRCH;
 
@@ -225,7 +233,7 @@ static void sp_try_unstable(struct sp_block *block, unsigned int index,
 }
 
 /* Map the zero page instead. False when the page may still find a twin. */
-static bool sp_try_zero(struct sp_block *block, unsigned int index)
+static noinline bool sp_try_zero(struct sp_block *block, unsigned int index)
 {
 	unsigned long addr = sp_slot_address(block, index);
 	int err = sp_merge_zero(block->owner->mm, addr, &block->slot[index]);
@@ -280,59 +288,55 @@ static bool sp_enough_parts(const struct sp_key *key)
 }
 
 /* Part of a huge page that is not to be split (yet): note whether it has a twin. */
-static void sp_note_part(const struct sp_found *found)
+static noinline void sp_note_part(const struct sp_found *found, const struct sp_key *key)
 {
 	struct sp_block *block = found->block;
-	struct sp_key key = sp_found_key(found);
 	u32 own = sp_page_number(block, found->index), forked = 0, twin;
 
 	if (!found->crowded && sp_crowded(found->sample))
 		return;		/* since it was read: next time */
 	block->twinned &= ~BIT_ULL(found->index);
-	twin = sp_other_candidate(found, &key, &forked);
+	twin = sp_other_candidate(found, key, &forked);
 	if (twin && sp_block_of(twin)->spared)
 		sp_note_twinned(twin);
-	if (twin || sp_stable_find(&key) ||
+	if (twin || sp_stable_find(key) ||
 	    (sp_tunables.use_zero_pages && found->sample == sp_zero_sample))
 		sp_note_twinned(own);
 	if (forked && !twin)
 		sp_note_forked(forked);
-	else if (!twin || !sp_enough_parts(&key))
-		sp_unstable_insert(block, found->index, sp_brief(&key));
+	else if (!twin || !sp_enough_parts(key))
+		sp_unstable_insert(block, found->index, sp_brief(key));
 	sp_slot_settle(block, found->index);
 }
 
-/* A page that stayed the same for a pass: look for its twin. */
-static void sp_merge_page(const struct sp_found *found)
+/* Share a merged page that was filed before the sample was crowded. As sp_try_stable(). */
+static int sp_try_sampled(const struct sp_found *found, struct sp_key key)
+{
+	key.signature = found->sample;
+	key.full = false;
+	return sp_try_stable(found->block, found->index, &key);
+}
+
+/* A page that stayed the same for a pass: look for its twin. @signature: the brief key. */
+static void sp_merge_page(const struct sp_found *found, const struct sp_key *key,
+			  u32 signature)
 {
 	struct sp_block *block = found->block;
-	struct sp_key key = {
-		.signature = found->sample,
-		.domain = block->owner->domain,
-		.nid = found->nid,
-	};
-	int err;
 
 	if (block->spared) {
-		sp_note_part(found);
+		sp_note_part(found, key);
 		return;
 	}
 	if (sp_tunables.use_zero_pages && found->sample == sp_zero_sample &&
 	    sp_try_zero(block, found->index))
 		return;
-	err = sp_try_stable(block, found->index, &key);
-	if (err == -ESRCH && (found->crowded || sp_crowded(found->sample))) {
-		/* Where it was found to be crowded just now, next time. */
-		if (found->crowded) {
-			key.signature = found->full;
-			key.full = true;
-			err = sp_try_stable(block, found->index, &key);
-		} else {
-			err = -EBUSY;
-		}
-	}
-	if (err == -ESRCH)
-		sp_try_unstable(block, found->index, &key);
+	if (key->full && sp_try_sampled(found, *key) != -ESRCH)
+		return;
+	if (sp_try_stable(block, found->index, key) != -ESRCH)
+		return;
+	/* What was found to be crowded just now is signed in full next time. */
+	if (key->full || !sp_crowded(found->sample))
+		sp_try_unstable(block, found->index, key, signature);
 }
 
 /* A merged page that nobody shared is shared again: its equals may join. */
@@ -348,7 +352,7 @@ static void sp_unsettle_equals(const struct sp_key *key)
  * A merged page that came here by fork, or was out in swap: note that it is
  * shared here, too.
  */
-static void sp_adopt_sharer(struct sp_found *found)
+static noinline void sp_adopt_sharer(struct sp_found *found)
 {
 	struct sp_item *item;
 	bool revived;
@@ -386,7 +390,7 @@ static void sp_file_page(struct sp_batch *batch, struct sp_found *found)
 		slot->signature = signature;
 		return;
 	}
-	sp_merge_page(found);
+	sp_merge_page(found, &key, signature);
 }
 
 /* Deal with one page of a batch. */

@@ -70,13 +70,6 @@ void sp_slot_track(struct sp_block *block, unsigned int index)
 	block->owner->mm->ksm_rmap_items++;
 }
 
-/* Nothing is left to do about the page until it changes. */
-void sp_slot_settle(struct sp_block *block, unsigned int index)
-{
-	block->settled |= BIT_ULL(index);
-	block->age[index] = 0;
-}
-
 /* The page changed: no sharer, its old content is out of the unstable tree. */
 void sp_slot_changed(struct sp_block *block, unsigned int index)
 {

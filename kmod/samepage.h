@@ -179,7 +179,6 @@ void sp_block_ids_destroy(void);
 struct sp_item *sp_item_new(struct sp_block *block, unsigned int index);
 void sp_item_free(struct sp_item *item);
 void sp_slot_track(struct sp_block *block, unsigned int index);
-void sp_slot_settle(struct sp_block *block, unsigned int index);
 void sp_slot_changed(struct sp_block *block, unsigned int index);
 bool sp_slot_skip(struct sp_block *block, unsigned int index);
 void sp_slot_attach(struct sp_item *item);
@@ -192,6 +191,13 @@ void sp_forget_gap(struct sp_space *space, unsigned long start, unsigned long en
 void sp_forget_unseen(struct sp_space *space);
 int sp_records_init(void);
 void sp_records_destroy(void);
+
+/* Nothing is left to do about the page until it changes. */
+static inline void sp_slot_settle(struct sp_block *block, unsigned int index)
+{
+	block->settled |= BIT_ULL(index);
+	block->age[index] = 0;
+}
 
 /* blockids.c: a table of tables, each a page. */
 #define SP_LEAF_SHIFT	(PAGE_SHIFT - 3)
@@ -285,10 +291,18 @@ void sp_huge_pass_ends(void);
 /* signature.c */
 u64 sp_sample(struct page *page);
 u64 sp_full_signature(struct page *page);
-bool sp_crowded(u64 sample);
 void sp_note_crowded(u64 sample);
 extern u64 sp_zero_sample;
 void sp_signature_init(void);
+
+#define SP_CROWD_BITS	20
+extern unsigned long sp_crowd[];
+
+/* Does the sample stand for several contents? */
+static inline bool sp_crowded(u64 sample)
+{
+	return test_bit(sample >> (64 - SP_CROWD_BITS), sp_crowd);
+}
 
 static inline int sp_key_order(const struct sp_key *a, const struct sp_key *b)
 {

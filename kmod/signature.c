@@ -31,12 +31,11 @@
 #define SP_LINES	(SP_WORDS / SP_LINE_WORDS)
 #define SP_GROUP_LINES	4
 #define SP_GROUPS	(SP_LINES / SP_GROUP_LINES)
-#define SP_CROWD_BITS	20
 
 static u64 sp_secret[SP_WORDS];
-static u16 sp_sampled[SP_GROUPS];	/* byte offset of the word taken of its first line */
+static u8 sp_sampled[SP_LINE_WORDS];	/* byte offset of the word that each of so many groups gives */
 static u64 sp_mixers[2];		/* odd */
-static DECLARE_BITMAP(sp_crowd, BIT(SP_CROWD_BITS));
+DECLARE_BITMAP(sp_crowd, BIT(SP_CROWD_BITS));
 u64 sp_zero_sample;
 
 /* One step of NH: @first and @second are words of the page with their keys added. */
@@ -50,11 +49,7 @@ static inline u64 sp_nh_fold(__uint128_t sum)
 	return (u64)sum ^ (u64)(sum >> 64);
 }
 
-/* The words of the sample in a group of lines: of one, the word of the next line follows it. */
-static inline const u64 *sp_sampled_words(const void *content, unsigned int group)
-{
-	return content + sp_sampled[group];
-}
+#define SP_GROUP_WORDS	(SP_GROUP_LINES * SP_LINE_WORDS)
 
 static u64 sp_sample_by_nh(const void *content)
 {
@@ -63,9 +58,10 @@ static u64 sp_sample_by_nh(const void *content)
 
 #pragma GCC unroll 16
 	for (i = 0; i < SP_GROUPS; i++) {
-		const u64 *at = sp_sampled_words(content, i);
+		const u64 *at = content + sp_sampled[i % SP_LINE_WORDS];
 		const u64 *key = sp_secret + i * SP_GROUP_LINES;
 
+		at += i * SP_GROUP_WORDS;
 		sp_nh_add(&sum, at[0] + key[0], at[SP_LINE_WORDS] + key[1]);
 		sp_nh_add(&sum, at[2 * SP_LINE_WORDS] + key[2],
 			  at[3 * SP_LINE_WORDS] + key[3]);
@@ -90,16 +86,23 @@ static inline u64 sp_mix(u64 value)
 static u64 sp_sample_by_crc(const void *content)
 {
 	u64 even = sp_secret[0], odd = sp_secret[1];
-	unsigned int i;
+	unsigned int word, i;
 
-#pragma GCC unroll 16
-	for (i = 0; i < SP_GROUPS; i++) {
-		const u64 *at = sp_sampled_words(content, i);
+	/* All groups with the same word before those with the next: one offset at a time. */
+#pragma GCC unroll 8
+	for (word = 0; word < SP_LINE_WORDS; word++) {
+		const u64 *base = content + sp_sampled[word];
 
-		even = sp_crc(even, at);
-		odd = sp_crc(odd, at + SP_LINE_WORDS);
-		even = sp_crc(even, at + 2 * SP_LINE_WORDS);
-		odd = sp_crc(odd, at + 3 * SP_LINE_WORDS);
+		OPTIMIZER_HIDE_VAR(base);	/* in a register, with constants beside it */
+#pragma GCC unroll 8
+		for (i = word; i < SP_GROUPS; i += SP_LINE_WORDS) {
+			const u64 *at = base + i * SP_GROUP_WORDS;
+
+			even = sp_crc(even, at);
+			odd = sp_crc(odd, at + SP_LINE_WORDS);
+			even = sp_crc(even, at + 2 * SP_LINE_WORDS);
+			odd = sp_crc(odd, at + 3 * SP_LINE_WORDS);
+		}
 	}
 	return sp_mix(even << 32 | odd);
 }
@@ -107,8 +110,8 @@ static u64 sp_sample_by_crc(const void *content)
 u64 sp_sample(struct page *page)
 {
 	const void *content = kmap_local_page(page);
-	u64 sample = static_cpu_has(X86_FEATURE_XMM4_2) ? sp_sample_by_crc(content) :
-							  sp_sample_by_nh(content);
+	u64 sample = cpu_feature_enabled(X86_FEATURE_XMM4_2) ?
+		     sp_sample_by_crc(content) : sp_sample_by_nh(content);
 
 	kunmap_local(content);
 	return sample;
@@ -127,11 +130,6 @@ u64 sp_full_signature(struct page *page)
 	return sp_nh_fold(sum);
 }
 
-bool sp_crowded(u64 sample)
-{
-	return test_bit(sample >> (64 - SP_CROWD_BITS), sp_crowd);
-}
-
 void sp_note_crowded(u64 sample)
 {
 	sp_stats.sample_collisions++;
@@ -140,21 +138,17 @@ void sp_note_crowded(u64 sample)
 
 void sp_signature_init(void)
 {
-	u16 word[SP_GROUPS] = { };
-	unsigned int group, other;
+	unsigned int word, other;
 
 	get_random_bytes(sp_secret, sizeof(sp_secret));
 	get_random_bytes(sp_mixers, sizeof(sp_mixers));
 	sp_mixers[0] |= 1;
 	sp_mixers[1] |= 1;
-	for (group = 0; group < SP_GROUPS; group++) {
-		/* Each run of SP_LINE_WORDS groups has every word, in random order. */
-		other = group - get_random_u32() % (group % SP_LINE_WORDS + 1);
-		word[group] = word[other];
-		word[other] = group % SP_LINE_WORDS;
+	for (word = 0; word < SP_LINE_WORDS; word++) {
+		/* Every word once, in random order. */
+		other = get_random_u32() % (word + 1);
+		sp_sampled[word] = sp_sampled[other];
+		sp_sampled[other] = word * sizeof(u64);
 	}
-	for (group = 0; group < SP_GROUPS; group++)
-		sp_sampled[group] = (group * SP_GROUP_LINES * SP_LINE_WORDS + word[group]) *
-				    sizeof(u64);
 	sp_zero_sample = sp_sample(ZERO_PAGE(0));
 }

@@ -251,7 +251,7 @@ struct sp_stable *sp_stable_find(const struct sp_key *key)
 			first = node_stable(node);
 		node = order <= 0 ? node->rb_left : node->rb_right;
 	}
-	return sp_stable_open_from(first, key);
+	return first ? sp_stable_open_from(first, key) : NULL;
 }
 
 /*

@@ -94,6 +94,7 @@ struct sp_merged {
 	unsigned int count;
 	unsigned int zero;		/* a bit each: it is the zero page */
 	unsigned long addr[32];
+	struct page *page[32];		/* that may be kept when its turn comes, or NULL */
 };
 
 static void sp_note_merged(struct sp_merged *found, struct vm_area_struct *vma,
@@ -101,14 +102,36 @@ static void sp_note_merged(struct sp_merged *found, struct vm_area_struct *vma,
 {
 	if (!sp_entry_merged(vma, addr, entry))
 		return;
+	found->page[found->count] = NULL;
 	if (pte_present(entry) && sp_zero_pte(entry)) {
 		found->zero |= BIT(found->count);
-	} else if (pte_present(entry) && !found->process_asks &&
-		   sp_keep_frame(vma, addr, entry)) {
-		atomic_long_inc(&sp_stats.unmerged);
-		return;
+	} else if (pte_present(entry) && !found->process_asks) {
+		if (sp_keep_frame(vma, addr, entry)) {
+			atomic_long_inc(&sp_stats.unmerged);
+			return;
+		}
+		found->page[found->count] = pte_page(entry);
 	}
 	found->addr[found->count++] = addr;
+}
+
+/* Since it was noted, others may have got copies of the page that is mapped at @addr. */
+static bool sp_keep_now(struct vm_area_struct *vma, unsigned long addr, struct page *page)
+{
+	bool kept = false;
+	spinlock_t *ptl; /* of the page table */
+	pte_t *ptep, entry;
+
+	if (!page || folio_mapcount(page_folio(page)) != 1)
+		return false;
+	ptep = sp_pte_lock(vma->vm_mm, addr, &ptl);
+	if (!ptep)
+		return false;
+	entry = ptep_get(ptep);
+	if (pte_present(entry) && !sp_zero_pte(entry) && pte_page(entry) == page)
+		kept = sp_keep_frame(vma, addr, entry);
+	pte_unmap_unlock(ptep, ptl);
+	return kept;
 }
 
 static bool sp_find_merged(struct vm_area_struct *vma, pmd_t *pmd,
@@ -177,7 +200,10 @@ int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
 				return 0;
 			if (signal_pending(current) && !READ_ONCE(sp_ignore_signals))
 				return -ERESTARTSYS;
-			err = sp_unshare(vma, found.addr[i], found.zero & BIT(i));
+			if (sp_keep_now(vma, found.addr[i], found.page[i]))
+				err = 0;
+			else
+				err = sp_unshare(vma, found.addr[i], found.zero & BIT(i));
 			if (err == -ENOMEM)
 				return err;
 			if (err && !i)

@@ -58,10 +58,11 @@ static u32 *sp_bucket_of(u32 signature)
 	return sp_bucket(sp_unstable_bucket(signature));
 }
 
-static void sp_set_buckets(u32 nr)
+static inline void sp_set_buckets(u32 nr)
 {
 	sp_nr_buckets = nr;
-	sp_bucket_mask = roundup_pow_of_two(nr) - 1;
+	if (nr > sp_bucket_mask + 1 || nr <= sp_bucket_mask / 2 + 1)
+		sp_bucket_mask = roundup_pow_of_two(nr) - 1;
 }
 
 static union sp_slot *sp_page_slot(u32 page)

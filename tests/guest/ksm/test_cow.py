@@ -100,6 +100,24 @@ def test_who_is_left_with_a_merged_page_keeps_it(merger: Merger, work: MemWork) 
     work.check()
 
 
+def test_who_maps_a_page_twice_keeps_it_once(merger: Merger, work: MemWork) -> None:
+    """Also where both are found in one go: the second one is the last by the time it is its turn."""
+    half = PAGES // 2
+    area = work.process().map(pages=PAGES)
+    for page in range(PAGES):
+        area.fill(Kind.FILLED, KEY + page // 2, pages=range(page, page + 1))
+    merger.merge(work)
+    assert merger.counts() == (half, half, 0)
+    shared = frames(area)
+    merger["run"] = UNMERGE
+    assert merger.counts() == (0, 0, 0)
+    after = frames(area)
+    assert len(set(after)) == PAGES
+    kept = sum(before == frame for before, frame in zip(shared, after, strict=True))
+    assert 0.8 * half < kept <= half
+    work.check()
+
+
 def test_a_process_that_asks_gets_copies(merger: Merger, work: MemWork) -> None:
     """Else the time that it takes would tell whether somebody else has the page yet."""
     areas = [work.process().map(pages=PAGES) for _ in range(2)]
