@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -41,6 +42,7 @@ def matrix(
     chosen = [kernel for kernel in known if not kernels or kernel in kernels]
     files = [path.resolve() for path in paths or [config.root / DEFAULT_TESTS]]
     broken = prepare(config, chosen)
+    _tell(broken)  # now, and again where the table ends: the runs of the others take an hour
     runs = plan([kernel for kernel in chosen if kernel not in broken], files)
     folder = config.runs / f"matrix-{datetime.now().astimezone():%Y-%m-%d_%H.%M.%S}"
     arguments = [*(["-k", expression] if expression else []), *(["--no-snapshot"] if no_snapshot else [])]
@@ -51,9 +53,13 @@ def matrix(
     console.print(report.table(merged, chosen))
     click.echo(f"{merged.tests} tests, {merged.failures} failed, {merged.errors} errors, {merged.skipped} skipped")
     click.echo(folder / "junit.xml")
-    for kernel, error in broken.items():
-        console.print(f"{kernel}: {error}", markup=False)
+    _tell(broken)
     codes = {*(ran.exit_code for ran in done), *(error.exit_code for error in broken.values())}
     if merged.tests == 0:
         return COULD_NOT_RUN
     return next((code for code in (1, COULD_NOT_RUN) if code in codes), 0)
+
+
+def _tell(broken: Mapping[str, SamepageError]) -> None:
+    for kernel, error in broken.items():
+        console.print(f"{kernel} is left out: {error}", markup=False)
