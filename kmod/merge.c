@@ -304,6 +304,17 @@ int sp_merge_zero(struct mm_struct *mm, unsigned long addr, void *record)
 }
 
 /*
+ * MADV_FREE by the only one who maps a merged page makes it clean: reclaim may
+ * drop it. Not what others share now. With two mappings and the folio lock,
+ * nobody can make it clean again.
+ */
+static void sp_keep_from_discard(struct folio *kfolio)
+{
+	if (!folio_test_dirty(kfolio) && !folio_test_swapcache(kfolio))
+		folio_set_dirty(kfolio);
+}
+
+/*
  * Make the page of @item share @stable. 0, or: -ESTALE (the node was stale and
  * is freed), -ENOENT, -EBUSY, -EAGAIN as sp_replace(). The item is a sharer
  * before the folio lock is dropped, so the reverse map misses no mapping.
@@ -330,6 +341,8 @@ int sp_merge_into(struct sp_stable *stable, struct sp_item *item)
 		err = -EBUSY;
 	else
 		err = sp_replace(vma, addr, &kfolio->page);
+	if (!err)
+		sp_keep_from_discard(kfolio);
 	if (err == -EEXIST)	/* shared by fork */
 		err = 0;
 	if (!err)

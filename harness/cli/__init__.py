@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "module": ("harness.cli.module:module", "Build the out-of-tree module for a pinned kernel."),
     "profile": ("harness.cli.profile:profile", "Instructions of each kernel function in the merging thread."),
     "run": ("harness.cli.run:run", "Run a workload in a guest and report."),
+    "replay": ("harness.cli.replay:replay", "Play a script of random steps again, with every check."),
     "selftests": ("harness.cli.selftests:selftests", "The kernel's own tests of merging, with both mergers."),
     "shell": ("harness.cli.shell:shell", "A console or an ssh session in a guest with the module loaded."),
 }

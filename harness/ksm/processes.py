@@ -56,9 +56,10 @@ class Syscall(IntEnum):
 
 
 class Advice(IntEnum):
-    """madvise(2)'s, those that leave contents known."""
+    """madvise(2)'s; after FREE nobody knows what a page holds until it is written."""
 
     DONTNEED = 4
+    FREE = 8
     MERGEABLE = 12
     UNMERGEABLE = 13
     HUGEPAGE = 14

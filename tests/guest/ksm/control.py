@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from harness.errors import CheckFailed
 from harness.guest.guest import Guest
+from harness.ksm import checker
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 
 KSM = "/sys/kernel/mm/ksm/"
 SAMEPAGE = "/sys/kernel/mm/samepage/"
-CHECK = "/sys/kernel/debug/samepage/check"
 STOP, RUN, UNMERGE = 0, 1, 2
 PASSES_TO_MERGE = 3
 """Pages are seen in the first, merged in the second; a third for what the second one was too early for."""
@@ -52,12 +52,7 @@ class Merger:
 
     def check(self) -> dict[str, int]:
         """Let the module check all that it knows; return what it counted. CheckFailed when it finds a fault."""
-        text = self.guest.read(CHECK, timeout=120)
-        faults = [line for line in text.splitlines() if line.startswith("fault: ")]
-        counts = {name: int(value) for name, value in (line.split() for line in text.splitlines()[len(faults) :])}
-        if faults or counts["faults"]:
-            raise CheckFailed("the module found faults in what it knows", where=CHECK, hint="\n".join(faults))
-        return counts
+        return checker.check(self.guest)
 
     def passes(self, count: int = PASSES_TO_MERGE, timeout: float = 60) -> None:
         """Wait for that many full passes from now on; the one under way does not count."""

@@ -11,10 +11,11 @@ import pytest
 from harness.config import Config
 from harness.errors import CheckFailed
 from harness.guest.guest import Guest
+from harness.ksm.checker import CHECK
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.module.build import BuiltModule, build_module
-from tests.guest.ksm.control import CHECK, RUN, STOP, Merger
+from tests.guest.ksm.control import RUN, STOP, Merger
 
 PAGES = 300
 KEY = 37 << 40

@@ -14,7 +14,7 @@ from harness.guest.errors import GuestFileError
 from harness.guest.guest import Guest
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
-from harness.ksm.processes import PFN_MASK, SWAPPED, Area
+from harness.ksm.processes import PFN_MASK, SWAPPED, Advice, Area
 from tests.guest.ksm.control import RUN, STOP, UNMERGE, Merger
 
 PAGES = 2000
@@ -146,4 +146,22 @@ def test_compaction_while_merging(merger: Merger, guest: Guest, work: MemWork) -
         work.check()
     merger.merge(work)
     assert merger.counts() == merger.expected(work)
+    work.check()
+
+
+@pytest.mark.usefixtures("zram")
+def test_what_its_last_holder_freed_is_kept_for_who_joins(merger: Merger, work: MemWork, guest: Guest) -> None:
+    """MADV_FREE by the only one who maps a merged page lets the kernel drop it, until another one shares it."""
+    freer, writer, joiner = (work.process().map(pages=PAGES) for _ in range(3))
+    for area in (freer, writer):
+        area.fill(Kind.FILLED, KEY, step=1)
+    merger.merge(work)
+    writer.poke_each([(page, 0, page) for page in range(PAGES)])
+    freer.advise(Advice.FREE)
+    joiner.fill(Kind.FILLED, KEY, step=1)
+    merger.passes()
+    assert joiner.merged_pages().all()
+    freer.fill(Kind.FILLED, KEY + PAGES, step=1)
+    reclaim(guest)
+    assert swapped(work) > PAGES, "little was pushed out: this shows nothing"
     work.check()

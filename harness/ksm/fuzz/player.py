@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: MIT
+"""Playing steps in a guest: after each one every page of every process is compared, and the module checks itself.
+
+The model is memwork's oracle. What a step may be refused for (another mapping's flags, no memory to collapse into ...)
+is no fault, and changes nothing in the model.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+import numpy as np
+
+from harness.errors import CheckFailed
+from harness.guest.errors import GuestFileError
+from harness.guest.guest import Guest
+from harness.ksm import checker
+from harness.ksm.content import Kind
+from harness.ksm.counters import KSM
+from harness.ksm.fuzz.steps import Step
+from harness.ksm.link import WorkError
+from harness.ksm.memwork import MemWork
+from harness.ksm.processes import PROT_READ, PROT_WRITE, Advice, Area, Process, Syscall
+from harness.ksm.protocol import PAGE_BYTES
+from harness.module.build import BuiltModule
+
+MAX_PROCESSES = 6
+MAX_PAGES = 2000
+"""Of a process."""
+PASS_TIMEOUT = 60.0
+SWAP_MIB = 256
+
+ADVICES = (
+    Advice.MERGEABLE,
+    Advice.MERGEABLE,
+    Advice.UNMERGEABLE,
+    Advice.DONTNEED,
+    Advice.HUGEPAGE,
+    Advice.NOHUGEPAGE,
+    Advice.COLD,
+    Advice.PAGEOUT,
+    Advice.POPULATE_WRITE,
+    Advice.COLLAPSE,
+)
+TUNABLES = (
+    ("pages_to_scan", (100, 1000, 100000)),
+    ("sleep_millisecs", (1, 2, 20)),
+    ("use_zero_pages", (0, 1, 1)),
+    ("smart_scan", (0, 1, 1)),
+    ("max_page_sharing", (2, 4, 256)),
+    ("stable_node_chains_prune_millisecs", (0, 10, 2000)),
+    ("merge_across_nodes", (0, 1, 1)),
+    ("../samepage/huge_min_twins", (1, 64, 513)),
+)
+"""Under /sys/kernel/mm/ksm, with the values to choose from."""
+
+_REFUSALS = frozenset({errno.EINVAL, errno.EAGAIN, errno.ENOMEM, errno.EBUSY, errno.EFAULT, errno.EPERM})
+
+
+class Player:
+    """A guest with the module loaded and swap, and what the steps so far made of it."""
+
+    def __init__(self, guest: Guest, module: BuiltModule) -> None:
+        self.guest = guest
+        self.module = module
+        self.played: list[Step] = []
+        self.pages_compared = 0
+        self._swapping = False
+        self._prepare()
+        self.work = MemWork(guest)
+        self._reset_tunables()
+
+    def __enter__(self) -> Player:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.work.__exit__(kind, error, trace)
+        if self.guest.healthy:
+            self._swap(on=False)
+            self.guest.write("/sys/block/zram0/reset", "1")
+
+    def restart(self) -> None:
+        """Forget all processes, and set everything as it is at the begin of a script."""
+        self.work.close()
+        self.work = MemWork(self.guest)
+        self._reset_tunables()
+        self._swap(on=True)
+        self.played.clear()
+
+    def play(self, step: Step) -> None:
+        """Carry out a step, then check everything. Raises CheckFailed (content, module, kernel) for what is wrong."""
+        self.played.append(step)
+        do: Callable[..., None] = getattr(self, f"_{step.name}")
+        try:
+            do(*step.numbers)
+        except WorkError as error:
+            if error.errno not in _REFUSALS:
+                raise
+        self.pages_compared += self.work.check()
+        checker.check(self.guest)
+
+    # Finding what a step speaks of.
+
+    def _process_of(self, number: int) -> Process | None:
+        processes = self.work.processes
+        return processes[number % len(processes)] if processes else None
+
+    def _area_of(self, process: int, area: int) -> Area | None:
+        chosen = self._process_of(process)
+        return chosen.areas[area % len(chosen.areas)] if chosen and chosen.areas else None
+
+    def _pages_of(self, process: int, area: int, first: int, count: int) -> tuple[Area, range] | None:
+        chosen = self._area_of(process, area)
+        if chosen is None:
+            return None
+        first %= chosen.pages
+        return chosen, range(first, min(first + count, chosen.pages))
+
+    # The steps.
+
+    def _spawn(self) -> None:
+        if len(self.work.processes) < MAX_PROCESSES:
+            self.work.process()
+
+    def _fork(self, process: int) -> None:
+        parent = self._process_of(process)
+        if parent and len(self.work.processes) < MAX_PROCESSES:
+            parent.fork()
+
+    def _exit(self, process: int) -> None:
+        chosen = self._process_of(process)
+        if chosen:
+            chosen.exit()
+
+    def _map(self, process: int, pages: int, merge: int, huge: int) -> None:
+        chosen = self._process_of(process)
+        if chosen and sum(area.pages for area in chosen.areas) + pages <= MAX_PAGES:
+            chosen.map(pages, merge=bool(merge), thp=bool(huge))
+
+    def _unmap(self, process: int, area: int) -> None:
+        chosen = self._area_of(process, area)
+        if chosen:
+            chosen.unmap()
+
+    def _remap(self, process: int, area: int, pages: int) -> None:
+        chosen = self._area_of(process, area)
+        if chosen:
+            chosen.remap(pages)
+
+    def _fill(self, process: int, area: int, first: int, count: int, kind: int, key: int, step: int) -> None:
+        found = self._pages_of(process, area, first, count)
+        if found:
+            chosen, pages = found
+            chosen.fill(Kind(kind), key, step=step, pages=pages)
+
+    def _poke(self, process: int, area: int, page: int, word: int, value: int) -> None:
+        chosen = self._area_of(process, area)
+        if chosen:
+            chosen.poke(page % chosen.pages, 8 * word, value)
+
+    def _advise(self, process: int, area: int, first: int, count: int, advice: int) -> None:
+        found = self._pages_of(process, area, first, count)
+        if found:
+            chosen, pages = found
+            chosen.advise(ADVICES[advice], pages)
+
+    def _free(self, process: int, area: int, first: int, count: int, key: int) -> None:
+        """MADV_FREE, and a write to each page: what they hold in between nobody knows."""
+        found = self._pages_of(process, area, first, count)
+        if found:
+            chosen, pages = found
+            chosen.advise(Advice.FREE, pages)
+            chosen.fill(Kind.FILLED, key, step=1, pages=pages)
+
+    def _protect(self, process: int, area: int, first: int, count: int, how: int) -> None:
+        """For the length of a pass nobody may write, or do anything, there."""
+        found = self._pages_of(process, area, first, count)
+        if found:
+            chosen, pages = found
+            chosen.protect(PROT_READ if how else 0, pages)
+            self._pass(1)
+            chosen.protect(PROT_READ | PROT_WRITE, pages)
+
+    def _lock(self, process: int, area: int, first: int, count: int, on: int) -> None:
+        found = self._pages_of(process, area, first, count)
+        if found:
+            chosen, pages = found
+            number = Syscall.MLOCK if on else Syscall.MUNLOCK
+            chosen.process.syscall(number, chosen.address(pages.start), len(pages) * PAGE_BYTES)
+
+    def _any(self, process: int, on: int) -> None:
+        chosen = self._process_of(process)
+        if chosen:
+            chosen.merge_any(bool(on))
+
+    def _tune(self, file: int, value: int) -> None:
+        name, values = TUNABLES[file]
+        try:
+            self.guest.write(KSM + name, str(values[value]))
+        except GuestFileError as error:
+            # What keys mean cannot change while pages are merged.
+            if error.errno != errno.EBUSY or name not in ("max_page_sharing", "merge_across_nodes"):
+                raise
+
+    def _run(self, value: int) -> None:
+        self.guest.write(KSM + "run", str(value), timeout=PASS_TIMEOUT)
+
+    def _pass(self, count: int) -> None:
+        """Wait for passes, where they are made."""
+        scans = self._scans()
+        deadline = time.monotonic() + PASS_TIMEOUT
+        while self.guest.read(KSM + "run") == "1" and self.work.processes and self._scans() < scans + count:
+            if not any(area.model.mergeable.any() for area in self.work.areas):
+                return
+            if time.monotonic() > deadline:
+                raise CheckFailed(f"no {count} passes in {PASS_TIMEOUT:.0f} s", where=KSM + "full_scans")
+            time.sleep(0.02)
+
+    def _scans(self) -> int:
+        return int(self.guest.read(KSM + "full_scans"))
+
+    def _compact(self) -> None:
+        self.guest.write("/proc/sys/vm/compact_memory", "1", timeout=PASS_TIMEOUT)
+
+    def _reclaim(self, mib: int) -> None:
+        try:
+            self.guest.write("/sys/fs/cgroup/memory.reclaim", f"{mib}M", timeout=PASS_TIMEOUT)
+        except GuestFileError as error:
+            if error.errno != errno.EAGAIN:
+                raise
+
+    def _swap(self, on: int) -> None:
+        if bool(on) != self._swapping:
+            self.guest.run(["swapon" if on else "swapoff", "/dev/zram0"], timeout=180)
+            self._swapping = bool(on)
+
+    def _move(self, process: int, area: int, first: int, count: int, node: int) -> None:
+        found = self._pages_of(process, area, first, count)
+        if found:
+            chosen, pages = found
+            moved = chosen.move_to_node(node, pages)
+            assert np.isin(
+                -moved[moved < 0], [errno.ENOENT, errno.EBUSY, errno.EFAULT, errno.EINVAL, errno.ENODEV]
+            ).all()
+
+    def _reload(self) -> None:
+        self.guest.rmmod(self.module.name)
+        self.guest.insmod(self.module.ko)
+        self._reset_tunables()
+
+    # Setting up.
+
+    def _prepare(self) -> None:
+        if self.guest.read_files(["/sys/module/samepage/version"])["/sys/module/samepage/version"] is None:
+            self.guest.insmod(self.module.ko)
+        self.guest.run(["modprobe", "zram", "num_devices=1"])
+        self.guest.write("/sys/block/zram0/disksize", str(SWAP_MIB << 20))
+        self.guest.run(["mkswap", "/dev/zram0"])
+        self._swap(on=True)
+
+    def _reset_tunables(self) -> None:
+        self.guest.write(KSM + "run", "2", timeout=PASS_TIMEOUT)
+        for name, value in (
+            ("pages_to_scan", 100000),
+            ("sleep_millisecs", 1),
+            ("use_zero_pages", 0),
+            ("smart_scan", 0),
+            ("max_page_sharing", 256),
+            ("stable_node_chains_prune_millisecs", 2000),
+            ("merge_across_nodes", 1),
+            ("../samepage/huge_min_twins", 64),
+            ("run", 1),
+        ):
+            self.guest.write(KSM + name, str(value))
