@@ -6,7 +6,7 @@ SAMEPAGE := .venv/bin/samepage
 PYTEST   := .venv/bin/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run bench test matrix shell images lint format lock lock-python clean setup
+.PHONY: help run bench test test-debug matrix shell images lint format lock lock-python clean setup
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -19,6 +19,10 @@ bench: setup ## What each merger costs, in instructions that repeat to the last 
 
 test: images ## Lint, unit tests and guest tests; ARGS="-k name" for some of them
 	@$(PYTEST) tests/lint tests/unit tests/guest --junitxml=runs/junit.xml $(ARGS)
+
+test-debug: setup ## Guest tests on the debug kernel (KASAN, lockdep, kmemleak ...), which is built at first
+	@$(SAMEPAGE) kernel build debug
+	@$(PYTEST) tests/debug tests/guest/ksm --samepage-kernel debug --junitxml=runs/junit-debug.xml $(ARGS)
 
 matrix: setup ## Guest tests on every kernel, several at once: one table, one JUnit file
 	@$(SAMEPAGE) matrix $(ARGS)

@@ -56,11 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def config(pytestconfig: pytest.Config) -> Config:
     """The configuration of the project under test, with the kernel that the command line names."""
     from harness.config import load_config
+    from harness.kernel import for_kernel
 
     config = load_config(pytestconfig.rootpath)
-    kernel = pytestconfig.getoption("--samepage-kernel") or config.kernel
+    config = for_kernel(config, pytestconfig.getoption("--samepage-kernel") or config.kernel)
     snapshots = config.guest_snapshots and not pytestconfig.getoption("--no-snapshot")
-    return dataclasses.replace(config, kernel=kernel, guest_snapshots=snapshots)
+    return dataclasses.replace(config, guest_snapshots=snapshots)
 
 
 @pytest.fixture(scope="session")
@@ -79,11 +80,14 @@ class _SharedGuest:
     image: Image
     folders: pytest.TempPathFactory
     guest: Guest | None = None
+    asked: GuestSpec | None = None
+    """For this one; the guest's own has what its kernel needs."""
 
     def get(self, spec: GuestSpec) -> Guest:
         """Return a healthy guest of this size, a new one if need be."""
-        if self.guest is None or not self.guest.healthy or self.guest.spec != spec:
+        if self.guest is None or not self.guest.healthy or self.asked != spec:
             self.close()
+            self.asked = spec
             self.guest = _start(self.config, self.image, spec, self.folders.mktemp("guest"))
         return self.guest
 

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lock": ("harness.cli.lock:lock", "Renew a lock file from the current Debian archive."),
     "matrix": ("harness.cli.matrix:matrix", "The guest tests on every kernel, with one table and one JUnit file."),
     "metrics": ("harness.cli.metrics:metrics", "Counters of this machine or of a run as OpenMetrics text."),
+    "kernel": ("harness.cli.kernel:kernel", "Build a kernel of our own, such as the debug kernel."),
     "module": ("harness.cli.module:module", "Build the out-of-tree module for a pinned kernel."),
     "profile": ("harness.cli.profile:profile", "Instructions of each kernel function in the merging thread."),
     "run": ("harness.cli.run:run", "Run a workload in a guest and report."),

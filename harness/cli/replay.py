@@ -31,10 +31,9 @@ def replay(script: Path, kernel: str | None, times: int, no_snapshot: bool) -> i
     Leaves the guest's console in runs/replay-TIME. Exit code 1 when something was wrong.
     """
     steps = load(script)
-    config = configured(no_snapshot=no_snapshot)
-    kernel = kernel or config.kernel
-    image = ensure_image(config, kernel)
-    module = build_module(config, config.module, kernel)
+    config = configured(kernel=kernel, no_snapshot=no_snapshot)
+    image = ensure_image(config, config.kernel)
+    module = build_module(config, config.module, config.kernel)
     folder = config.runs / f"replay-{datetime.now().astimezone():%Y-%m-%d_%H.%M.%S}"
     with start_guest(config, image, SPEC, folder) as guest, Player(guest, module) as player:
         with step(f"Playing {script.name}", total=times * len(steps)) as progress:

@@ -59,16 +59,16 @@ def run(
     Leaves result.json, report.html, counters.csv and console.log in runs/NAME, or in a folder there for each run when
     there are several; runs/latest points at it.
     """
-    config = configured(no_snapshot=no_snapshot)
+    config = configured(kernel=kernel, no_snapshot=no_snapshot)
     mergers: list[Merger] = list(get_args(Merger)) if merger == "both" else [_merger(merger)]
     chosen = [(_short(word), load(word)) for word in workloads or DEFAULT_WORKLOADS]
     if processes is not None:
         chosen = [(word, with_processes(workload, processes)) for word, workload in chosen]
     if vms is not None or vm_memory is not None:
         chosen = [(word, with_machines(workload, vms, vm_memory)) for word, workload in chosen]
-    jobs = _plan_jobs(config, chosen, mergers, kernel or config.kernel, seed, _name(name), memory)
+    jobs = _plan_jobs(config, chosen, mergers, config.kernel, seed, _name(name), memory)
     machines = any(isinstance(workload, Machines) for _, workload in chosen)
-    material = prepare(config, kernel or config.kernel, mergers, machines=machines)
+    material = prepare(config, config.kernel, mergers, machines=machines)
     results = []
     for job in jobs:
         with Display(f"{job.workload_name}, {job.merger}").shown() as display:

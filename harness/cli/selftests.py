@@ -31,12 +31,11 @@ def selftests(kernel: str | None, runs: int, size: int, only: str | None, no_sna
     Leaves selftests.tap, junit.xml and all output in runs/selftests-KERNEL-TIME. Exit code 1 where the module fails a
     test that in-tree KSM passes.
     """
-    config = configured(no_snapshot=no_snapshot)
-    kernel = kernel or config.kernel
-    programs = build_selftests(config, kernel)
-    image = ensure_image(config, kernel)
-    module = build_module(config, config.module, kernel)
-    folder = config.runs / f"selftests-{kernel}-{datetime.now().astimezone():%Y-%m-%d_%H.%M.%S}"
+    config = configured(kernel=kernel, no_snapshot=no_snapshot)
+    programs = build_selftests(config, config.kernel)
+    image = ensure_image(config, config.kernel)
+    module = build_module(config, config.module, config.kernel)
+    folder = config.runs / f"selftests-{config.kernel}-{datetime.now().astimezone():%Y-%m-%d_%H.%M.%S}"
     outcomes = []
     for merger, loaded in (("in-tree", None), ("samepage", module)):
         with Bench(config, image, loaded, programs, folder / merger) as bench:
@@ -49,7 +48,7 @@ def selftests(kernel: str | None, runs: int, size: int, only: str | None, no_sna
         report.write_outputs(outcomes[-1], folder / f"{merger}.txt")
     rows = compare(*outcomes)
     report.write_tap(rows, folder / "selftests.tap")
-    report.write_junit(rows, f"selftests-{kernel}", folder / "junit.xml")
+    report.write_junit(rows, f"selftests-{config.kernel}", folder / "junit.xml")
     console.print(report.table(rows, f"Selftests of Linux {image.release}"))
     click.echo(folder)
     return 1 if any(row.verdict is Verdict.FAIL for row in rows) else 0

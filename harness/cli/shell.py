@@ -60,10 +60,9 @@ def shell(
     """
     if way == "console" and not sys.stdin.isatty():
         raise SamepageError("the console needs a terminal", where="stdin", hint="--ssh takes commands from a pipe.")
-    config = configured(no_snapshot=no_snapshot)
-    kernel = kernel or config.kernel
-    image = ensure_image(config, kernel)
-    built = None if no_module else build_module(config, config.module, kernel)
+    config = configured(kernel=kernel, no_snapshot=no_snapshot)
+    image = ensure_image(config, config.kernel)
+    built = None if no_module else build_module(config, config.module, config.kernel)
     spec = GuestSpec(memory_mib=memory, cpus=cpus, append=append)
     with _folder() as folder, contextlib.ExitStack() as guests:
         with step(f"Starting Linux {image.release}"):

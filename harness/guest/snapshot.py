@@ -10,6 +10,7 @@ Everything that it was made from is in its name, so that one which does not fit 
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from harness.guest.guest import Guest
 from harness.guest.protocol import PROTOCOL_VERSION
 from harness.guest.qemu import Qemu, find_qemu
 from harness.guest.spec import GuestSpec
-from harness.image import Image
+from harness.image import GuestNeeds, Image
 from harness.store import built_folder, key_of
 
 _LAYOUT = "1"
@@ -64,11 +65,18 @@ def can_be_restored(spec: GuestSpec) -> bool:
     return not spec.kaslr and not spec.disks and not any(_names_something(word) for word in spec.qemu_arguments)
 
 
+def suited(spec: GuestSpec, needs: GuestNeeds) -> GuestSpec:
+    """Return the guest that was asked for, as its kernel needs it."""
+    append = (*needs.append, *spec.append)
+    return dataclasses.replace(spec, memory_mib=spec.memory_mib * needs.memory_factor, append=append)
+
+
 def start_guest(config: Config, image: Image, spec: GuestSpec, folder: Path) -> Guest:
     """Return a fresh guest whose logs go into `folder`: restored where that is wanted and possible, else booted.
 
     The first one of its kind is booted and saved before. Raises what `Guest.start` does, and SnapshotFailed.
     """
+    spec = suited(spec, image.needs)
     if not (config.guest_snapshots and can_be_restored(spec)):
         return Guest.start(config, image, spec, folder)
     snapshot = ensure_snapshot(config, image, spec, folder)

@@ -3,6 +3,6 @@
 
 from __future__ import annotations
 
-from harness.image.build import Image, ensure_image
+from harness.image.build import GuestNeeds, Image, ensure_image
 
-__all__ = ["Image", "ensure_image"]
+__all__ = ["GuestNeeds", "Image", "ensure_image"]

@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 
 from harness.config import Config
-from harness.errors import SamepageError
 from harness.image.erofs import make_erofs
 from harness.image.initramfs import make_initramfs
 from harness.image.kernel import extract_vmlinux, find_vmlinuz
@@ -19,17 +18,28 @@ from harness.image.modules import ModuleIndex, index_modules, module_tree
 from harness.image.programs import compile_program
 from harness.image.recipe import ImageRecipe, guest_sources, load_image_recipe, overlay_folder
 from harness.image.root import base_tree, root_tree
+from harness.kernel import Kernel, built_recipe, kernel_inputs, kernel_of
 from harness.packages.lock import load_lock, lock_path
 from harness.packages.recipe import load_recipe
 from harness.progress import step
 from harness.sandbox import Sandbox
 from harness.store import built_folder, file_sha256, key_of, remove_tree
-from harness.toolroot import tool_root, unpacked_groups
+from harness.toolroot import tool_root
 
 FILES = ("vmlinuz", "vmlinux", "initramfs", "root.erofs", "modules.erofs")
 """What an image consists of."""
 
 _MANIFEST = "image.json"
+
+
+@dataclass(frozen=True)
+class GuestNeeds:
+    """What guests of a kernel need beyond what is asked for."""
+
+    append: tuple[str, ...] = ()
+    """Kernel arguments."""
+    memory_factor: int = 1
+    time_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,7 @@ class Image:
     modules: Path
     sha256: str
     """Over all of the files."""
+    needs: GuestNeeds = GuestNeeds()
 
     def files(self) -> list[Path]:
         """Return every file that the image consists of."""
@@ -59,6 +70,7 @@ class _Manifest(msgspec.Struct, frozen=True):
     release: str
     sha256: str
     files: dict[str, str]
+    needs: GuestNeeds
 
 
 def ensure_image(config: Config, kernel: str) -> Image:
@@ -78,6 +90,7 @@ def ensure_image(config: Config, kernel: str) -> Image:
         root=folder / "root.erofs",
         modules=folder / "modules.erofs",
         sha256=manifest.sha256,
+        needs=manifest.needs,
     )
 
 
@@ -88,41 +101,41 @@ def _inputs_key(config: Config, kernel: str) -> str:
 
 def _inputs(config: Config, kernel: str) -> Iterator[Path]:
     toolchain = load_image_recipe(config.images).toolchain
-    for name in sorted({"tools", "guest", toolchain, f"kernel-{kernel}"}):
+    for name in sorted({"tools", "guest", toolchain}):
         load_recipe(config.images, name)  # whose errors name what is wrong
         load_lock(config.images, name)
         yield config.images / f"{name}.toml"
         yield lock_path(config.images, name)
+    yield from kernel_inputs(config, kernel)
     for folder in (guest_sources(config.images), overlay_folder(config.images)):
         yield from sorted(path for path in folder.rglob("[!.]*") if path.is_file())
     yield from sorted(Path(__file__).parent.glob("*.py"))
 
 
-def _build(config: Config, kernel: str, folder: Path) -> None:
-    release = load_lock(config.images, f"kernel-{kernel}").release
-    if release is None:
-        raise SamepageError("the lock names no kernel release", where=lock_path(config.images, f"kernel-{kernel}"))
+def _build(config: Config, name: str, folder: Path) -> None:
+    kernel = kernel_of(config, name)
+    built = built_recipe(config.images, name)
     scratch = folder / "scratch"  # inside, so that nothing of a killed build stays
     scratch.mkdir()
     build = _Build(
         config=config,
         recipe=load_image_recipe(config.images),
-        release=release,
+        kernel=kernel,
         tools=Sandbox(tool_root(config, "tools")),
-        package_tree=unpacked_groups(config, f"kernel-{kernel}", ["image"]),
         scratch=scratch,
         folder=folder,
     )
     programs = build.compile_programs()
     build.make_root(programs)
-    index = index_modules(config, build.tools, build.package_tree, release)
+    index = index_modules(config, build.tools, kernel.tree, kernel.release)
     build.make_modules(index)
     build.make_initramfs(index, programs)
     build.copy_kernel()
     remove_tree(scratch)
     files = {name: file_sha256(folder / name) for name in FILES}
     total = hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in files.items()).encode()).hexdigest()
-    manifest = _Manifest(kernel=kernel, release=release, sha256=total, files=files)
+    needs = GuestNeeds() if built is None else GuestNeeds(tuple(built.append), built.memory_factor, built.time_factor)
+    manifest = _Manifest(kernel=name, release=kernel.release, sha256=total, files=files, needs=needs)
     (folder / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
 
 
@@ -132,9 +145,8 @@ class _Build:
 
     config: Config
     recipe: ImageRecipe
-    release: str
+    kernel: Kernel
     tools: Sandbox
-    package_tree: Path
     scratch: Path
     folder: Path
 
@@ -161,17 +173,17 @@ class _Build:
 
     def make_modules(self, index: ModuleIndex) -> None:
         wanted = [*self.recipe.modules.boot, *self.recipe.modules.root]
-        with step(f"Selecting modules of Linux {self.release}"):
+        with step(f"Selecting modules of Linux {self.kernel.release}"):
             chosen = index.load_order(wanted, every_provider=True)
-            tree = module_tree(self.tools, self.package_tree, self.release, chosen, self.scratch / "modules")
+            tree = module_tree(self.tools, self.kernel.tree, self.kernel.release, chosen, self.scratch / "modules")
             make_erofs(self.tools, tree, self.folder / "modules.erofs")
 
     def make_initramfs(self, index: ModuleIndex, programs: dict[str, Path]) -> None:
         inside = {item.initramfs: programs[name] for name, item in self.recipe.program.items() if item.initramfs}
-        archive = make_initramfs(inside, index, self.package_tree, self.release, self.recipe.modules.boot)
+        archive = make_initramfs(inside, index, self.kernel.tree, self.kernel.release, self.recipe.modules.boot)
         (self.folder / "initramfs").write_bytes(archive)
 
     def copy_kernel(self) -> None:
-        vmlinuz = find_vmlinuz(self.package_tree, self.release)
+        vmlinuz = find_vmlinuz(self.kernel.tree, self.kernel.release)
         (self.folder / "vmlinuz").write_bytes(vmlinuz.read_bytes())
         (self.folder / "vmlinux").write_bytes(extract_vmlinux(self.tools, vmlinuz))

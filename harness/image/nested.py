@@ -20,6 +20,7 @@ from harness.image.initramfs import make_initramfs
 from harness.image.modules import index_modules
 from harness.image.programs import compile_program
 from harness.image.recipe import GuestPath, ModuleName, Program
+from harness.kernel import kernel_of
 from harness.packages.lock import lock_path
 from harness.packages.recipe import read_toml
 from harness.progress import step
@@ -123,9 +124,9 @@ def _build(config: Config, recipe: _Recipe, image: Image, tree: Path, folder: Pa
         (stage / name).chmod(0o755)
     shutil.copyfile(image.vmlinux, stage / KERNEL)
     init = compile_program(Sandbox(tool_root(config, recipe.toolchain)), config.images, "init", recipe.init, scratch)
-    packages = unpacked_groups(config, f"kernel-{image.kernel}", ["image"])
-    index = index_modules(config, tools, packages, image.release)
-    archive = make_initramfs({recipe.init.path: init}, index, packages, image.release, recipe.modules.boot)
+    kernel = kernel_of(config, image.kernel)
+    index = index_modules(config, tools, kernel.tree, kernel.release)
+    archive = make_initramfs({recipe.init.path: init}, index, kernel.tree, kernel.release, recipe.modules.boot)
     (stage / INITRAMFS).write_bytes(_padded(archive))
     make_erofs(tools, stage, folder / _DISK)
     remove_tree(scratch)

@@ -16,13 +16,11 @@ from pathlib import Path
 
 from harness.config import Config
 from harness.errors import CheckFailed, SamepageError
+from harness.kernel import Kernel, base_of, kernel_of
 from harness.module.prototypes import differing, kernel_prototypes, module_prototypes
-from harness.packages.lock import Lock, load_lock
-from harness.packages.recipe import load_recipe
 from harness.progress import step
 from harness.sandbox import Sandbox
 from harness.store import built_folder, exclusive, file_sha256, key_of
-from harness.toolroot import tool_root
 
 BUILD_PATH = "/build/module"
 
@@ -64,10 +62,22 @@ class Kbuild:
     """kbuild of one pinned kernel, ready to run over a module's source."""
 
     config: Config
-    kernel: str
-    release: str
-    compiler: str
-    root: Path
+    kernel: Kernel
+
+    @property
+    def root(self) -> Path:
+        """The tool root that it runs in."""
+        return self.kernel.tools
+
+    @property
+    def made_from(self) -> tuple[str, str]:
+        """What it is: the name of a tool root or a built kernel holds the hash of everything in it."""
+        return self.kernel.tools.name, self.kernel.tree.name
+
+    @property
+    def release(self) -> str:
+        """What `uname -r` says where the module is loaded."""
+        return self.kernel.release
 
     def make(self, work: Path, variables: Mapping[str, str]) -> subprocess.CompletedProcess[bytes]:
         """Run kbuild over the folder `work` (seen as /build/module) and return what it said."""
@@ -76,11 +86,12 @@ class Kbuild:
                 "make",
                 f"--jobs={self.config.jobs}",
                 "--no-print-directory",
-                f"--directory=/usr/src/linux-headers-{self.release}",
+                f"--directory={self.kernel.headers}",
                 f"M={BUILD_PATH}",
                 *(f"{name}={value}" for name, value in variables.items()),
                 "modules",
             ],
+            ro=self.kernel.mounts,
             rw={work: BUILD_PATH},
             env={"KBUILD_BUILD_TIMESTAMP": "@0", "KBUILD_BUILD_USER": "samepage", "KBUILD_BUILD_HOST": "samepage"},
             timeout=_TIMEOUT,
@@ -89,13 +100,8 @@ class Kbuild:
 
 
 def kbuild_for(config: Config, kernel: str) -> Kbuild:
-    """Return kbuild of the recipe `kernel-<kernel>`, downloading and unpacking it if need be."""
-    name = f"kernel-{kernel}"
-    recipe = load_recipe(config.images, name)
-    lock: Lock = load_lock(config.images, name)
-    if recipe.kernel is None or lock.release is None:
-        raise SamepageError("is no kernel's recipe: [kernel] or the lock's release is missing", where=name)
-    return Kbuild(config, kernel, lock.release, recipe.kernel.compiler, tool_root(config, name))
+    """Return kbuild of a kernel, fetching or building it if need be."""
+    return Kbuild(config, kernel_of(config, kernel))
 
 
 def build_module(config: Config, source: Path, kernel: str) -> BuiltModule:
@@ -108,8 +114,7 @@ def build_module(config: Config, source: Path, kernel: str) -> BuiltModule:
     kbuild = kbuild_for(config, kernel)
     variables = {} if config.module_btf else {"CONFIG_DEBUG_INFO_BTF_MODULES": ""}
     checks = "prototypes" if config.module_prototypes else ""
-    # The tool root's name holds the hash of every package in it.
-    key = key_of(_METHOD, kbuild.root.name, str(variables), checks, *(part for item in files.items() for part in item))
+    key = key_of(_METHOD, *kbuild.made_from, str(variables), checks, *(part for item in files.items() for part in item))
 
     def build(folder: Path) -> None:
         with step(f"Building {source.name} for Linux {kbuild.release}"):
@@ -149,8 +154,8 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def work_folder(kbuild: Kbuild, source: Path, purpose: str) -> Path:
     """Return the folder of the cache in which kbuild keeps its objects of this source for this kernel and purpose."""
-    key = key_of(_METHOD, kbuild.root.name, str(source.resolve()), purpose)
-    return kbuild.config.cache / "work" / f"{kbuild.kernel}-{key}"
+    key = key_of(_METHOD, *kbuild.made_from, str(source.resolve()), purpose)
+    return kbuild.config.cache / "work" / f"{kbuild.kernel.name}-{key}"
 
 
 def synchronise(files: Mapping[str, bytes], work: Path) -> None:
@@ -191,9 +196,10 @@ def _compile(kbuild: Kbuild, source: Path, files: Mapping[str, bytes], variables
 
 
 def _check_prototypes(kbuild: Kbuild, source: Path, debug: Path) -> None:
-    """Raise CheckFailed where the module has another type for a function than the kernel."""
-    ours = module_prototypes(kbuild.config, kbuild.kernel, debug)
-    wrong = differing(ours, kernel_prototypes(kbuild.config, kbuild.kernel, kbuild.release))
+    """Raise CheckFailed where the module has another type for a function than the kernel, or what that is built of."""
+    base = base_of(kbuild.config, kbuild.kernel.name)
+    ours = module_prototypes(kbuild.config, base, debug)
+    wrong = differing(ours, kernel_prototypes(kbuild.config, base))
     if wrong:
         lines = "\n".join(wrong)
         raise CheckFailed(

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from harness.config import Config
 from harness.image.kernel import extract_vmlinux, find_vmlinuz
+from harness.kernel import kernel_of
 from harness.progress import step
 from harness.sandbox import Sandbox
 from harness.store import built_folder, key_of
-from harness.toolroot import tool_root, unpacked_groups
+from harness.toolroot import tool_root
 
 _TABLE = "prototypes.txt"
 _LINE = re.compile(r"^(?:inline )?(?P<result>[^(]*?)(?P<name>\w+)\((?P<parameters>.*)\);$")
@@ -35,28 +36,26 @@ class Prototype:
         return f"{self.result} ({self.parameters})"
 
 
-def kernel_prototypes(config: Config, kernel: str, release: str) -> dict[str, set[Prototype]]:
+def kernel_prototypes(config: Config, name: str) -> dict[str, set[Prototype]]:
     """Return the types of all functions in a pinned kernel's BTF by name (static functions may share one)."""
-    package_tree = unpacked_groups(config, f"kernel-{kernel}", ["image"])
-    root = tool_root(config, f"kernel-{kernel}")
+    kernel = kernel_of(config, name)
 
     def build(folder: Path) -> None:
-        with step(f"Reading the types of Linux {release}"):
+        with step(f"Reading the types of Linux {kernel.release}"):
             vmlinux = folder / "vmlinux"
-            vmlinuz = find_vmlinuz(package_tree, release)
+            vmlinuz = find_vmlinuz(kernel.tree, kernel.release)
             vmlinux.write_bytes(extract_vmlinux(Sandbox(tool_root(config, "tools")), vmlinuz))
-            (folder / _TABLE).write_text(_pfunct(root, vmlinux, "--format_path=btf"))
+            (folder / _TABLE).write_text(_pfunct(kernel.tools, vmlinux, "--format_path=btf"))
             vmlinux.unlink()
 
-    key = key_of(Path(__file__).read_bytes(), package_tree.name, root.name)
-    table = built_folder(config.cache / "lint" / f"prototypes-{kernel}-{key}", build, keep=8) / _TABLE
+    key = key_of(Path(__file__).read_bytes(), kernel.tree.name, kernel.tools.name)
+    table = built_folder(config.cache / "lint" / f"prototypes-{name}-{key}", build, keep=8) / _TABLE
     return parse(table.read_text())
 
 
-def module_prototypes(config: Config, kernel: str, debug: Path) -> dict[str, set[Prototype]]:
+def module_prototypes(config: Config, name: str, debug: Path) -> dict[str, set[Prototype]]:
     """Return the types of all external functions that a module with DWARF defines or uses."""
-    root = tool_root(config, f"kernel-{kernel}")
-    return parse(_pfunct(root, debug, "--format_path=dwarf", "--externals"))
+    return parse(_pfunct(kernel_of(config, name).tools, debug, "--format_path=dwarf", "--externals"))
 
 
 def parse(text: str) -> dict[str, set[Prototype]]:

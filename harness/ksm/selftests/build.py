@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.config import Config
 from harness.errors import CheckFailed, SamepageError
+from harness.kernel import base_of
 from harness.packages.source import kernel_source
 from harness.sandbox import Sandbox
 from harness.store import built_folder, key_of
@@ -37,6 +38,7 @@ def build_selftests(config: Config, kernel: str) -> dict[str, Path]:
 
     Raises CheckFailed with gcc's messages when one does not compile.
     """
+    kernel = base_of(config, kernel)
     source = kernel_source(config, kernel, _PATHS, optional=_FOLDERS)
     folder = next((folder for folder in _FOLDERS if (source / folder / f"{PROGRAMS[0]}.c").is_file()), None)
     if folder is None:

@@ -9,6 +9,8 @@ import pytest
 
 from harness.config import Config
 from harness.guest.guest import Guest
+from harness.guest.leaks import check_leaks, knows_leaks
+from harness.kernel import built_recipe
 from harness.ksm.memwork import MemWork
 from harness.module.build import BuiltModule, build_module
 from tests.guest.ksm.control import Merger
@@ -18,6 +20,13 @@ from tests.guest.ksm.control import Merger
 def module(config: Config) -> BuiltModule:
     """The module, built for the kernel that is tested."""
     return build_module(config, config.root / "kmod", config.kernel)
+
+
+@pytest.fixture
+def stock_kernel(config: Config) -> None:
+    """For tests that count instructions of Debian's kernel, or need what only that one has."""
+    if built_recipe(config.images, config.kernel) is not None:
+        pytest.skip("about Debian's own kernel")
 
 
 @pytest.fixture
@@ -32,6 +41,8 @@ def merger(guest: Guest, module: BuiltModule) -> Iterator[Merger]:
         if merger.in_force:
             merger.check()
         merger.reset()
+        if knows_leaks(guest):
+            check_leaks(guest)
 
 
 @pytest.fixture

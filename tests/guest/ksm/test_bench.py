@@ -19,6 +19,8 @@ from harness.ksm.bench.records import parse
 from harness.ksm.bench.run import Job
 from harness.ksm.result import Merger
 
+pytestmark = pytest.mark.usefixtures("stock_kernel")
+
 TIMEOUT = 300.0
 
 

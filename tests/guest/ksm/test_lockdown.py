@@ -12,6 +12,8 @@ from harness.ksm.memwork import MemWork
 from harness.module.build import BuiltModule
 from tests.guest.ksm.control import Merger
 
+pytestmark = pytest.mark.usefixtures("stock_kernel")
+
 PAGES = 300
 KEY = 43 << 40
 LOCKDOWN = "/sys/kernel/security/lockdown"

@@ -23,6 +23,8 @@ from harness.ksm.protocol import PAGE_BYTES
 from harness.ksm.result import read
 from harness.ksm.runner import Job, prepare, run
 
+pytestmark = pytest.mark.usefixtures("stock_kernel")
+
 
 def small(count: int) -> workload.Machines:
     shipped = workload.load("vms")

@@ -12,6 +12,8 @@ from harness.ksm.bench.cases import Case
 from harness.ksm.profile.run import TOLERANCE, Job, Profile, prepare, profile
 from harness.ksm.result import Merger
 
+pytestmark = pytest.mark.usefixtures("stock_kernel")
+
 CASE = Case("passes", "unique", processes=2, pages=512)
 
 

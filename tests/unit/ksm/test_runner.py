@@ -15,7 +15,7 @@ from harness.config import load_config
 from harness.errors import CheckFailed, SamepageError
 from harness.guest.errors import KernelSplat
 from harness.guest.splats import Splat
-from harness.image import Image
+from harness.image import GuestNeeds, Image
 from harness.ksm import runner, workload
 from harness.ksm.display import Display
 from harness.ksm.result import Result, read
@@ -24,7 +24,8 @@ from tests.unit.ksm.test_result import make
 
 NOWHERE = Path("/nonexistent")
 FILES = ("vmlinuz", "vmlinux", "initramfs", "root", "modules")
-IMAGE = Image(kernel="6.12", release="6.12.1-amd64", sha256="cd" * 32, **dict.fromkeys(FILES, NOWHERE))
+PATHS: dict[str, Path] = dict.fromkeys(FILES, NOWHERE)
+IMAGE = Image(kernel="6.12", release="6.12.1-amd64", sha256="cd" * 32, needs=GuestNeeds(), **PATHS)
 
 
 def job(folder: Path) -> Job:

@@ -133,6 +133,64 @@ static void provoke_flood(void)
 		pr_info("line %d of a flood\n", i);
 }
 
+/* What only a debug kernel sees. */
+
+static void provoke_use_after_free(void)
+{
+	u64 *freed = kmalloc(sizeof(*freed) * 8, GFP_KERNEL);
+
+	if (!freed)
+		return;
+	OPTIMIZER_HIDE_VAR(freed);
+	kfree(freed);
+	WRITE_ONCE(freed[3], 1);
+}
+
+static DEFINE_MUTEX(inner);
+static DEFINE_MUTEX(outer);
+
+static void provoke_inversion(void)
+{
+	mutex_lock(&outer);
+	mutex_lock(&inner);
+	mutex_unlock(&inner);
+	mutex_unlock(&outer);
+	mutex_lock(&inner);
+	mutex_lock(&outer);
+	mutex_unlock(&outer);
+	mutex_unlock(&inner);
+}
+
+static void *lost;
+
+static void provoke_leak(void)
+{
+	lost = kmalloc(100, GFP_KERNEL);
+	lost = NULL;
+}
+
+/* A reference too many: the page is never freed. */
+static void provoke_page_reference(void)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+
+	if (!page)
+		return;
+	get_page(page);
+	__free_page(page);
+}
+
+/* One too few: whoever has it next shares it with who thinks that he has it. */
+static void provoke_page_freed_twice(void)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+
+	if (!page)
+		return;
+	__free_page(page);
+	put_page(page);
+}
+
 static const struct {
 	const char *name;
 	void (*provoke)(void);
@@ -151,11 +209,16 @@ static const struct {
 	{ "dead", provoke_dead },
 	{ "panic", provoke_panic },
 	{ "flood", provoke_flood },
+	{ "use_after_free", provoke_use_after_free },
+	{ "inversion", provoke_inversion },
+	{ "leak", provoke_leak },
+	{ "page_reference", provoke_page_reference },
+	{ "page_freed_twice", provoke_page_freed_twice },
 };
 
 static ssize_t provoke_write(struct file *file, const char __user *data, size_t size, loff_t *at)
 {
-	char name[16] = "";
+	char name[24] = "";
 
 	if (size >= sizeof(name) || copy_from_user(name, data, size))
 		return -EINVAL;

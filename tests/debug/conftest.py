@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: MIT
+"""Tests of what only a debug kernel can tell (`make test-debug`)."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.config import Config
+from harness.kernel import built_recipe
+from tests.guest.ksm.conftest import module
+
+__all__ = ["module"]
+
+
+@pytest.fixture(autouse=True)
+def _only_on_debug_kernels(config: Config) -> None:
+    if built_recipe(config.images, config.kernel) is None:
+        pytest.skip(f"{config.kernel} is no debug kernel: --samepage-kernel debug")
