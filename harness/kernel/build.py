@@ -111,7 +111,7 @@ class KernelBuild:
         script = (
             f"cp arch/x86/boot/bzImage {_OUT_PATH}/boot/vmlinuz-{release} && cp vmlinux .config {_OUT_PATH}/ && "
             # What a module's build needs of the source and its objects; kbuild's own script for packages.
-            f"KBUILD_EXTMOD= SRCARCH=x86 CC=gcc srctree=. objtree=. "
+            f"KBUILD_EXTMOD= SRCARCH=x86 CC=gcc HOSTCC=gcc MAKE=make srctree=. objtree=. "
             f"bash scripts/package/install-extmod-build {_OUT_PATH}/headers"
         )
         self._sandboxed(["bash", "-c", script], rw={out: _OUT_PATH})
