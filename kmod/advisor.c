@@ -5,7 +5,8 @@
  * a number of pages. Formula, limits and defaults are those of Linux 6.12, so
  * that a tuned system behaves as before.
  *
- * State is changed by the scanner, under sp_scan_mutex; tunables at any time.
+ * State is changed when a pass begins or ends, or under sp_scan_lock for writing;
+ * tunables at any time.
  */
 #include <linux/kstrtox.h>
 #include <linux/ktime.h>
@@ -32,7 +33,7 @@ static struct {
 	ktime_t start;
 	unsigned long seconds;		/* that the last pass took, 0: none yet */
 	unsigned long change;		/* average of its changes, percent */
-	u64 cpu_ns;			/* of the thread, up to the last pass */
+	u64 cpu_ns;			/* of the scanners, up to the last pass */
 } sp_last;
 
 bool sp_advisor_on(void)
@@ -40,7 +41,7 @@ bool sp_advisor_on(void)
 	return READ_ONCE(sp_advising);
 }
 
-/* Needs sp_scan_mutex, or a scanner that does not run yet. */
+/* Needs sp_scan_lock for writing, or scanners that do not run yet. */
 void sp_advisor_set(bool on)
 {
 	if (on)
@@ -59,10 +60,10 @@ void sp_advisor_pass_begins(void)
 		sp_last.start = ktime_get();
 }
 
-/* The thread's share of a CPU since the last pass, at least 1 percent. */
+/* The share of a CPU that scanning took since the last pass, at least 1 percent. */
 static unsigned long sp_cpu_percent(unsigned long seconds)
 {
-	u64 cpu_ns = current->se.sum_exec_runtime;
+	u64 cpu_ns = sp_scan_cpu_ns();
 	unsigned long used_ms = (cpu_ns - sp_last.cpu_ns) / NSEC_PER_MSEC;
 
 	sp_last.cpu_ns = cpu_ns;
@@ -110,9 +111,10 @@ static ssize_t advisor_mode_store(struct kobject *kobj, struct kobj_attribute *a
 
 	if (!on && !sysfs_streq(buf, "none"))
 		return -EINVAL;
-	mutex_lock(&sp_scan_mutex);
+	down_write(&sp_scan_lock);
 	sp_advisor_set(on);
-	mutex_unlock(&sp_scan_mutex);
+	up_write(&sp_scan_lock);
+	sp_scan_wake();		/* the governor is off now, if it was on */
 	return count;
 }
 

@@ -6,11 +6,14 @@
 #include <linux/kobject.h>
 #include <linux/sysfs.h>
 
+#include "samepage.h"
+
 struct sp_attr {
 	struct kobj_attribute attr;
 	union {
 		const unsigned long *count;
 		long (*compute)(void);
+		size_t counted;		/* in struct sp_counts */
 		unsigned int *number;
 		bool *flag;
 		unsigned long *limit;	/* aliases count, for a store */
@@ -19,6 +22,7 @@ struct sp_attr {
 };
 
 ssize_t sp_count_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf);
+ssize_t sp_counted_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf);
 ssize_t sp_compute_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf);
 ssize_t sp_number_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf);
 ssize_t sp_number_store(struct kobject *kobj, struct kobj_attribute *attr,
@@ -29,6 +33,13 @@ ssize_t sp_flag_store(struct kobject *kobj, struct kobj_attribute *attr,
 
 #define SP_COUNT(name, mode, value) static struct sp_attr sp_attr_##name = {	\
 	.attr = __ATTR(name, mode, sp_count_show, NULL), .count = value }
+/* The sum of what each CPU, or each stripe, has of it. */
+#define SP_COUNTED(name, mode) static struct sp_attr sp_attr_##name = {		\
+	.attr = __ATTR(name, mode, sp_counted_show, NULL),			\
+	.counted = offsetof(struct sp_counts, name) }
+#define SP_STRIPES_SUM(name, mode, field)					\
+	static long sp_sum_##name(void) { return sp_stripes_sum(field); }	\
+	SP_COMPUTED(name, mode, sp_sum_##name)
 #define SP_COMPUTED(name, mode, function) static struct sp_attr sp_attr_##name = { \
 	.attr = __ATTR(name, mode, sp_compute_show, NULL), .compute = function }
 #define SP_NUMBER(name, value, then) static struct sp_attr sp_attr_##name = {	\

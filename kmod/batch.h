@@ -53,4 +53,23 @@ void sp_take_signatures(struct sp_batch *batch);
 /* match.c */
 void sp_match_page(struct sp_batch *batch, struct sp_found *found);
 
+static inline bool sp_is_sharer(const struct sp_block *block, unsigned int index)
+{
+	return block->sharers & BIT_ULL(index);
+}
+
+static inline void sp_count_merge(int err)
+{
+	if (err)
+		sp_count(merges_failed);
+	else
+		sp_count(merges);
+}
+
+/* twins.c: needs `merging` of the key's stripe, and the records of the page's space. */
+int sp_try_twins(struct sp_block *block, unsigned int index, const struct sp_key *key,
+		 u32 signature);
+void sp_note_part(const struct sp_found *found, const struct sp_key *key, u32 signature);
+void sp_unsettle_equals(const struct sp_key *key, struct sp_space *own);
+
 #endif

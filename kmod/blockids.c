@@ -2,8 +2,9 @@
 /*
  * Numbers of blocks, so that a link between pages takes four bytes: a table of
  * tables, with the free numbers chained through their entries. Never shrinks
- * but when the module goes. Guarded by sp_scan_mutex; reverse-map walkers look
- * numbers of sharers up, under RCU because the outer table may move.
+ * but when the module goes. Free numbers are guarded by a mutex of their own;
+ * numbers that are in use may be looked up at any time, under RCU because the
+ * outer table may move.
  */
 #include <linux/mm.h>
 #include <linux/slab.h>
@@ -17,6 +18,7 @@
 union sp_id *__rcu *sp_leaves;
 static u32 sp_nr_leaves, sp_max_leaves;
 static u32 sp_free_id;			/* 0: none */
+static DEFINE_MUTEX(sp_ids_mutex);
 
 /* A leaf more, all of its numbers free but for 0, which stands for none. */
 static bool sp_add_leaf(gfp_t gfp)
@@ -56,23 +58,29 @@ static bool sp_add_leaf(gfp_t gfp)
 bool sp_block_id_get(struct sp_block *block, gfp_t gfp)
 {
 	union sp_id *entry;
+	bool room;
 
-	if (!sp_free_id && !sp_add_leaf(gfp))
-		return false;
-	block->id = sp_free_id;
-	entry = sp_id_entry(block->id);
-	sp_free_id = entry->next_free;
-	entry->block = block;
-	return true;
+	mutex_lock(&sp_ids_mutex);
+	room = sp_free_id || sp_add_leaf(gfp);
+	if (room) {
+		block->id = sp_free_id;
+		entry = sp_id_entry(block->id);
+		sp_free_id = entry->next_free;
+		entry->block = block;
+	}
+	mutex_unlock(&sp_ids_mutex);
+	return room;
 }
 
 void sp_block_id_put(struct sp_block *block)
 {
+	mutex_lock(&sp_ids_mutex);
 	sp_id_entry(block->id)->next_free = sp_free_id;
 	sp_free_id = block->id;
+	mutex_unlock(&sp_ids_mutex);
 }
 
-/* The block in which a page of this number lies, NULL where there is none. */
+/* The block in which a page of this number lies, NULL where there is none. Needs sp_scan_lock for writing. */
 struct sp_block *sp_known_block(u32 page)
 {
 	u32 id = page / SP_BLOCK_PAGES;

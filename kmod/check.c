@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The checker: walks all that the module owns, under sp_scan_mutex, and says what
+ * The checker: walks all that the module owns, under sp_scan_lock, and says what
  * is not as it must be. By reading /sys/kernel/debug/samepage/check, or after each
  * pass with the module parameter check_passes; then a fault is a warning, too.
  */
@@ -43,33 +43,33 @@ static void sp_check_count(struct sp_check *check, const char *name,
 		sp_check_fault(check, "%s is %lu, counted: %lu", name, counter, counted);
 }
 
-/* Needs sp_scan_mutex. */
+/* Needs sp_scan_lock for writing, or no scanner at work. */
 static void sp_check_all(struct sp_check *check)
 {
 	sp_check_records(check);
 	sp_check_unstable(check);
 	sp_check_stable(check);
-	sp_check_count(check, "blocks", sp_stats.blocks, check->blocks);
-	sp_check_count(check, "pages_tracked", sp_stats.pages_tracked, check->tracked);
-	sp_check_count(check, "pages_unshared", sp_stats.pages_unshared, check->filed);
+	sp_check_count(check, "blocks", sp_counted(blocks), check->blocks);
+	sp_check_count(check, "pages_tracked", sp_counted(pages_tracked), check->tracked);
+	sp_check_count(check, "pages_unshared", sp_stripes_sum(candidates), check->filed);
 	sp_check_count(check, "candidates", check->candidates, check->filed);
-	sp_check_count(check, "items", sp_stats.items, check->sharers);
-	sp_check_count(check, "stables", sp_stats.stables, check->nodes);
-	sp_check_count(check, "pages_shared", sp_stats.pages_shared, check->shared);
-	sp_check_count(check, "pages_sharing", sp_stats.pages_sharing, check->sharing);
-	sp_check_count(check, "sharers", check->sharers, check->shared + check->sharing);
-	sp_check_count(check, "stable_node_chains", sp_stats.chains, check->chains);
-	sp_check_count(check, "stable_node_dups", sp_stats.chain_dups, check->dups);
+	sp_check_count(check, "items", sp_counted(items), check->sharers);
+	sp_check_count(check, "stables", sp_counted(stables), check->nodes + check->buried);
+	sp_check_count(check, "pages_shared", sp_stripes_sum(shared), check->shared);
+	sp_check_count(check, "pages_sharing", sp_stripes_sum(sharing), check->sharing);
+	sp_check_count(check, "sharers", check->sharers,
+		       check->shared + check->sharing + check->left);
+	sp_check_count(check, "stable_node_chains", sp_stripes_sum(chains), check->chains);
+	sp_check_count(check, "stable_node_dups", sp_stripes_sum(chain_dups), check->dups);
 }
 
 static int sp_check_show(struct seq_file *out, void *unused)
 {
 	struct sp_check check = { .out = out };
 
-	mutex_lock(&sp_scan_mutex);
-	sp_wait_while_offlining();
+	sp_scan_lock_all();
 	sp_check_all(&check);
-	mutex_unlock(&sp_scan_mutex);
+	up_write(&sp_scan_lock);
 	seq_printf(out, "spaces %lu\nblocks %lu\ntracked %lu\ncandidates %lu\nsharers %lu\n",
 		   check.spaces, check.blocks, check.tracked, check.candidates,
 		   check.sharers);
@@ -80,7 +80,7 @@ static int sp_check_show(struct seq_file *out, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(sp_check);
 
-/* A pass is over. Needs sp_scan_mutex. */
+/* A pass is over: no scanner is at work. */
 void sp_check_pass(void)
 {
 	struct sp_check check = { };

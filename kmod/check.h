@@ -15,6 +15,7 @@ struct sp_check {
 	unsigned long tracked, candidates, sharers;
 	unsigned long filed;		/* found in the unstable tree */
 	unsigned long nodes, shared, sharing, chains, dups;
+	unsigned long buried, left;	/* nodes out of the tree, and their sharers */
 	unsigned long compared;		/* merged pages whose content was signed anew */
 	unsigned long mappings;		/* of them that the reverse map finds */
 	unsigned long unreached;	/* and does not find: forks of processes that are gone */
@@ -29,7 +30,7 @@ __printf(2, 3) void sp_check_fault(struct sp_check *check, const char *format, .
 			sp_check_fault(check, #condition ": " format, ##__VA_ARGS__); \
 	} while (0)
 
-/* All need sp_scan_mutex. */
+/* No scanner may be at work. */
 void sp_check_records(struct sp_check *check);
 void sp_check_unstable(struct sp_check *check);
 void sp_check_stable(struct sp_check *check);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The part of the checker that looks at the records of address spaces and at the
- * unstable tree. Needs sp_scan_mutex.
+ * unstable tree. No scanner may be at work.
  */
 #include <linux/mm.h>
 #include <linux/slab.h>
@@ -24,10 +24,16 @@ static void sp_check_block(struct sp_check *check, struct sp_block *block)
 	for (index = 0; index < SP_BLOCK_PAGES; index++) {
 		const struct sp_item *item = block->slot[index].item;
 
-		if (block->sharers & BIT_ULL(index))
-			sp_check_that(check, item->page == sp_page_number(block, index),
-				      "item of page %u at %#lx", item->page,
-				      sp_slot_address(block, index));
+		if (!(block->sharers & BIT_ULL(index)))
+			continue;
+		sp_check_that(check, item->page == sp_page_number(block, index),
+			      "item of page %u at %#lx", item->page,
+			      sp_slot_address(block, index));
+		if (item->stable->pfn)
+			continue;
+		/* The node is out of the tree, and goes with its last sharer. */
+		check->left++;
+		check->buried += item->stable->sharers == item->page;
 	}
 	check->blocks++;
 	check->tracked += hweight64(block->tracked);
@@ -76,20 +82,23 @@ void sp_check_records(struct sp_check *check)
 }
 
 /* The candidates of a bucket, no more than there can be; false where the list is broken. */
-static bool sp_check_bucket(struct sp_check *check, u32 bucket)
+static bool sp_check_bucket(struct sp_check *check, const struct sp_stripe *stripe, u32 bucket)
 {
-	u32 page = sp_unstable_first(bucket);
+	u32 page = sp_unstable_first(stripe, bucket);
 
 	for (; page; check->filed++) {
 		struct sp_block *block = sp_known_block(page);
 		unsigned int index = sp_page_index(page);
+		u32 signature;
 
 		if (!block || !(block->candidates & BIT_ULL(index)) ||
 		    check->filed > check->candidates) {
 			sp_check_fault(check, "bucket %u: page %u is no candidate", bucket, page);
 			return false;
 		}
-		sp_check_that(check, sp_unstable_bucket(block->slot[index].signature) == bucket,
+		signature = block->slot[index].signature;
+		sp_check_that(check, sp_stripe_of(signature) == stripe &&
+			      sp_unstable_bucket(stripe, signature) == bucket,
 			      "page %u in bucket %u", page, bucket);
 		page = block->slot[index].next;
 	}
@@ -98,11 +107,19 @@ static bool sp_check_bucket(struct sp_check *check, u32 bucket)
 
 void sp_check_unstable(struct sp_check *check)
 {
+	struct sp_stripe *stripe;
 	u32 bucket;
 
-	for (bucket = 0; bucket < sp_unstable_buckets(); bucket++) {
-		if (!sp_check_bucket(check, bucket))
-			return;
-		cond_resched();
+	sp_for_each_stripe(stripe) {
+		unsigned long filed = check->filed;
+
+		for (bucket = 0; bucket < stripe->nr_buckets; bucket++) {
+			if (!sp_check_bucket(check, stripe, bucket))
+				return;
+			cond_resched();
+		}
+		filed = check->filed - filed;
+		sp_check_that(check, stripe->candidates == filed, "%lu, %lu", stripe->candidates,
+			      filed);
 	}
 }

@@ -4,8 +4,8 @@
  * of sharers, and of every merged page that lives, its content and who maps it.
  *
  * Processes go on meanwhile: they unmap, copy and fork. So a reverse-map walk that
- * does not agree with the folio's count of mappings is repeated. Needs
- * sp_scan_mutex.
+ * does not agree with the folio's count of mappings is repeated. No scanner may be
+ * at work.
  */
 #include <linux/mm.h>
 #include <linux/pagemap.h>
@@ -170,15 +170,19 @@ static void sp_check_chain(struct sp_check *check, unsigned int run)
 		check->dups += run == 1 ? 2 : 1;
 }
 
-void sp_check_stable(struct sp_check *check)
+static void sp_check_stripe(struct sp_check *check, struct sp_stripe *stripe)
 {
 	struct sp_stable *stable, *before = NULL;
 	unsigned int height = 0, run = 0;
 
-	for (stable = sp_stable_after(NULL); stable; stable = sp_stable_after(stable)) {
+	for (stable = sp_stable_after(stripe, NULL); stable;
+	     stable = sp_stable_after(stripe, stable)) {
 		int order = before ? sp_key_order(&before->key, &stable->key) : -1;
 
 		sp_check_that(check, order <= 0, "node %lu", check->nodes);
+		sp_check_that(check, sp_stripe_of(sp_brief(&stable->key)) == stripe,
+			      "node %lu", check->nodes);
+		sp_check_that(check, stable->pfn && !stable->holds, "node %lu", check->nodes);
 		run = order ? 0 : run + 1;
 		sp_check_chain(check, run);
 		sp_check_balance(check, &stable->node, &height);
@@ -188,4 +192,12 @@ void sp_check_stable(struct sp_check *check)
 		before = stable;
 		cond_resched();
 	}
+}
+
+void sp_check_stable(struct sp_check *check)
+{
+	struct sp_stripe *stripe;
+
+	sp_for_each_stripe(stripe)
+		sp_check_stripe(check, stripe);
 }

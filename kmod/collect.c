@@ -12,7 +12,7 @@
  * with MMU notifiers is written through other tables yet, and is signed every
  * time.
  *
- * Needs mmap_lock and sp_scan_mutex. Pages are noted with a reference under
+ * Needs mmap_lock and the space's records. Pages are noted with a reference under
  * their page-table lock; signatures are taken without it.
  */
 #include <linux/bitmap.h>
@@ -123,8 +123,8 @@ static bool sp_collect_page(struct sp_batch *batch, struct vm_area_struct *vma,
 	if (dirty && sp_tunables.smart_scan && (block->tracked & BIT_ULL(index)) &&
 	    !((block->sharers | block->settled) & BIT_ULL(index)) &&
 	    sp_slot_skip(block, index)) {
-		sp_stats.pages_skipped++;
-		sp_stats.pages_scanned--;
+		sp_count(pages_skipped);
+		sp_uncount(pages_scanned);
 		return true;
 	}
 	if (dirty)
@@ -149,7 +149,7 @@ static u64 sp_quiet_pages(const struct sp_batch *batch, const struct sp_block *b
 		return quiet & block->sharers;
 	if (batch->refile)
 		quiet &= block->candidates | block->sharers;
-	turn = (sp_stats.full_scans + block->id) % SP_PASSES_TO_AUDIT;
+	turn = (sp_passes.full_scans + block->id) % SP_PASSES_TO_AUDIT;
 	return turn < SP_BLOCK_PAGES ? quiet & ~BIT_ULL(turn) : quiet;
 }
 
@@ -220,15 +220,15 @@ static void sp_account(struct sp_batch *batch, unsigned int looked,
 		       unsigned int passed)
 {
 	if (sp_tunables.smart_scan) {
-		sp_stats.pages_skipped += passed;
+		sp_count_by(pages_skipped, passed);
 		batch->passed += passed;
 		looked += batch->passed / SP_PASSED_PER_PAGE;
-		sp_stats.pages_scanned -= batch->passed / SP_PASSED_PER_PAGE;
+		sp_count_by(pages_scanned, -(unsigned long)(batch->passed / SP_PASSED_PER_PAGE));
 		batch->passed %= SP_PASSED_PER_PAGE;
 	} else {
 		looked += passed;
 	}
-	sp_stats.pages_scanned += looked;
+	sp_count_by(pages_scanned, looked);
 	batch->budget -= min(batch->budget, looked);
 }
 
@@ -325,7 +325,7 @@ static unsigned long sp_collect_table(struct sp_batch *batch,
 		batch->at = end;
 		return end;
 	}
-	rcu_read_lock();	/* which the XArray asks for, though it is ours alone */
+	rcu_read_lock();	/* which the XArray asks for, though nobody else changes it */
 	block = xas_load(&blocks);
 	while (addr < end && !sp_batch_full(batch)) {
 		unsigned long next = sp_part_end(batch, addr, end);

@@ -11,7 +11,8 @@
  * time say, by the last pass's size; no longer than the ceiling allows, by what a
  * page cost lately; and is followed by a nap that pays for what it cost.
  *
- * State belongs to the scanner, under sp_scan_mutex; tunables change at any time.
+ * State belongs to the scanner, of which there is one as long as the governor is on,
+ * or to who has sp_scan_lock for writing; tunables change at any time.
  */
 #include <linux/jiffies.h>
 #include <linux/kstrtox.h>
@@ -163,7 +164,7 @@ void sp_governor_pass_begins(void)
 	sp_governor.done = 0;
 }
 
-/* Needs sp_scan_mutex. 0 seconds: off. */
+/* Needs sp_scan_lock for writing. 0 seconds: off. */
 void sp_governor_set(unsigned long seconds)
 {
 	if (!sp_governor_on()) {
@@ -181,12 +182,13 @@ static ssize_t convergence_seconds_store(struct kobject *kobj, struct kobj_attri
 
 	if (kstrtouint(buf, 10, &seconds))
 		return -EINVAL;
-	mutex_lock(&sp_scan_mutex);
+	down_write(&sp_scan_lock);
 	if (seconds)
 		sp_advisor_set(false);
 	sp_governor_set(seconds);
-	mutex_unlock(&sp_scan_mutex);
+	up_write(&sp_scan_lock);
 	sp_scan_retime();
+	sp_scan_wake();
 	return count;
 }
 

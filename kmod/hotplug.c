@@ -4,8 +4,8 @@
  * touch stable nodes, as their page structs may vanish; afterwards the nodes of
  * pages that could not be migrated are dropped.
  *
- * Whoever takes sp_scan_mutex to look at nodes waits here first. The notifier
- * itself works without the mutex: sp_offlining keeps all others out.
+ * Whoever takes sp_scan_lock to look at nodes waits here first. The notifier itself
+ * works without the lock: sp_offlining keeps all others out.
  */
 #include <linux/memory.h>
 #include <linux/wait.h>
@@ -13,23 +13,35 @@
 #include "samepage.h"
 
 static DECLARE_WAIT_QUEUE_HEAD(sp_online);
-static bool sp_offlining;	/* set under sp_scan_mutex */
+static bool sp_offlining;	/* set under sp_scan_lock */
 
-/* Needs sp_scan_mutex, which is dropped while it waits. */
-void sp_wait_while_offlining(void)
+/* Take sp_scan_lock for reading: a round of a scanner. */
+void sp_scan_lock_shared(void)
 {
+	down_read(&sp_scan_lock);
 	while (sp_offlining) {
-		mutex_unlock(&sp_scan_mutex);
+		up_read(&sp_scan_lock);
 		wait_event(sp_online, !READ_ONCE(sp_offlining));
-		mutex_lock(&sp_scan_mutex);
+		down_read(&sp_scan_lock);
+	}
+}
+
+/* Take sp_scan_lock for writing: all that the module knows. */
+void sp_scan_lock_all(void)
+{
+	down_write(&sp_scan_lock);
+	while (sp_offlining) {
+		up_write(&sp_scan_lock);
+		wait_event(sp_online, !READ_ONCE(sp_offlining));
+		down_write(&sp_scan_lock);
 	}
 }
 
 static void sp_set_offlining(bool offlining)
 {
-	mutex_lock(&sp_scan_mutex);
+	down_write(&sp_scan_lock);
 	WRITE_ONCE(sp_offlining, offlining);
-	mutex_unlock(&sp_scan_mutex);
+	up_write(&sp_scan_lock);
 	if (!offlining)
 		wake_up_all(&sp_online);
 }

@@ -8,8 +8,8 @@
  * since the last pass, it is opened: its parts are tried anew, and the first
  * merge splits it. Two parts meet only where both their huge pages are open.
  *
- * The marks are hints: a twin may be gone when its turn comes. Needs
- * sp_scan_mutex.
+ * The marks are hints: a twin may be gone when its turn comes. Needs the space's
+ * records.
  */
 #include <linux/bitops.h>
 #include <linux/mm.h>
@@ -78,9 +78,9 @@ void sp_huge_changed(struct sp_space *space, unsigned long start)
 /* A pass is done with the huge page at @start, which is one yet. */
 void sp_huge_count(struct sp_space *space, unsigned long start)
 {
-	sp_stats.huge_seen++;
+	sp_count(huge_seen);
 	if (sp_huge_twins(space, start))
-		sp_stats.huge_left++;
+		sp_count(huge_left);
 }
 
 /* The block's pages are small now: what was spared for its neighbours' sake is tried. */
@@ -91,11 +91,13 @@ void sp_huge_no_more(struct sp_block *block)
 	block->twinned = 0;
 }
 
-/* The counts of the pass that ends are those that are shown. */
+/* The counts of the pass that ends are those that are shown. No scanner is at work. */
 void sp_huge_pass_ends(void)
 {
-	sp_stats.huge_examined = sp_stats.huge_seen;
-	sp_stats.huge_spared = sp_stats.huge_left;
-	sp_stats.huge_seen = 0;
-	sp_stats.huge_left = 0;
+	static unsigned long seen, left;
+
+	sp_passes.huge_examined = sp_counted(huge_seen) - seen;
+	sp_passes.huge_spared = sp_counted(huge_left) - left;
+	seen += sp_passes.huge_examined;
+	left += sp_passes.huge_spared;
 }

@@ -235,7 +235,7 @@ static int sp_split_large(struct vm_area_struct *vma, unsigned long addr,
 		return 0;
 	if (page != other && PageCompound(page) && trylock_page(page)) {
 		if (!split_huge_page(page))
-			sp_stats.huge_split++;
+			sp_count(huge_split);
 		/* @page is locked still, with our reference, in a folio of its own. */
 		unlock_page(page);
 	}
@@ -315,8 +315,8 @@ static void sp_keep_from_discard(struct folio *kfolio)
 }
 
 /*
- * Make the page of @item share @stable. 0, or: -ESTALE (the node was stale and
- * is freed), -ENOENT, -EBUSY, -EAGAIN as sp_replace(). The item is a sharer
+ * Make the page of @item share @stable. 0, or: -ESTALE (the node is stale and
+ * out of the tree), -ENOENT, -EBUSY, -EAGAIN as sp_replace(). The item is a sharer
  * before the folio lock is dropped, so the reverse map misses no mapping.
  */
 int sp_merge_into(struct sp_stable *stable, struct sp_item *item)

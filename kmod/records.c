@@ -4,10 +4,11 @@
  *
  * A block keeps the records of 64 neighbouring pages: sets of them as bitmaps, a
  * byte of smart scan's and a slot each. A candidate's slot is its key and its
- * link in the unstable tree; a sharer's points to its item. All of it belongs to
- * the holder of sp_scan_mutex. Reverse-map walkers read the blocks and slots of
- * sharers, which stay as long as their items do, under the folio lock of their
- * stable node.
+ * link in the unstable tree; a sharer's points to its item. All of it is under the
+ * space's `records`; what candidates' slots say, under the lock of their stripe as
+ * well. Blocks come and go by the scanner that has the space in hand. Reverse-map
+ * walkers read the blocks and slots of sharers, which stay as long as their items
+ * do, under the folio lock of their stable node.
  *
  * Whatever is not visited in a pass is gone. That visited blocks are counted saves
  * looking for the others where there are none.
@@ -56,7 +57,7 @@ struct sp_block *sp_block_new(struct sp_space *space, unsigned long addr, bool h
 		return NULL;
 	}
 	space->nr_blocks++;
-	sp_stats.blocks++;
+	sp_count(blocks);
 	return block;
 }
 
@@ -66,7 +67,7 @@ void sp_slot_track(struct sp_block *block, unsigned int index)
 	if (block->tracked & BIT_ULL(index))
 		return;
 	block->tracked |= BIT_ULL(index);
-	sp_stats.pages_tracked++;
+	sp_count(pages_tracked);
 	block->owner->mm->ksm_rmap_items++;
 }
 
@@ -116,20 +117,20 @@ struct sp_item *sp_item_new(struct sp_block *block, unsigned int index)
 	if (!item)
 		return NULL;
 	item->page = sp_page_number(block, index);
-	sp_stats.items++;
+	sp_count(items);
 	return item;
 }
 
 void sp_item_free(struct sp_item *item)
 {
 	kmem_cache_free(sp_item_cache, item);
-	sp_stats.items--;
+	sp_uncount(items);
 }
 
 /* The page is a sharer from now on, by way of @item. */
 void sp_slot_attach(struct sp_item *item)
 {
-	struct sp_block *block = sp_block_of(item->page);
+	struct sp_block *block = sp_sharer_block(item->page);
 	unsigned int index = sp_page_index(item->page);
 
 	sp_slot_changed(block, index);
@@ -141,7 +142,7 @@ void sp_slot_attach(struct sp_item *item)
 /* The page is no sharer any more: @item, which is on no list, goes. */
 void sp_slot_detach(struct sp_item *item)
 {
-	struct sp_block *block = sp_block_of(item->page);
+	struct sp_block *block = sp_sharer_block(item->page);
 	unsigned int index = sp_page_index(item->page);
 
 	block->sharers &= ~BIT_ULL(index);
@@ -169,7 +170,7 @@ void sp_slot_clear(struct sp_block *block, unsigned int index)
 	block->age[index] = 0;
 	block->twinned &= ~BIT_ULL(index);
 	block->tracked &= ~BIT_ULL(index);
-	sp_stats.pages_tracked--;
+	sp_uncount(pages_tracked);
 	block->owner->mm->ksm_rmap_items--;
 }
 
@@ -198,7 +199,7 @@ static void sp_forget_pages(struct sp_block *block, u64 pages)
 	space->nr_seen -= block->seen == space->pass;
 	space->nr_blocks--;
 	sp_block_free(block);
-	sp_stats.blocks--;
+	sp_uncount(blocks);
 }
 
 /* Forget all pages in [@start, @end). */

@@ -2,12 +2,13 @@
 /*
  * Registered address spaces and the cursor that walks over them.
  *
- * sp_registry_lock covers the hash, the list and the cursor. The space under
- * the cursor belongs to the walker, who holds sp_scan_mutex, and so does one
- * that owns blocks: an exiting process frees neither, but passes mmap_lock once.
- * No walker is in its page tables then, and none enters again, as it finds
- * mm_users at zero.
- * The mm_struct itself is pinned by mmgrab() for as long as the space lives.
+ * sp_registry_lock covers the hash, the list and the cursor, which stands before
+ * the next space that a scanner takes in hand. A space in hand belongs to its
+ * scanner, and one that owns blocks is left to the next that takes it: an exiting
+ * process frees neither, but passes mmap_lock once. No scanner is in its page
+ * tables then, and none enters again, as it finds mm_users at zero.
+ * Memory of a space that is off the list goes with its last reference, and with
+ * it the mm_struct, pinned by mmgrab().
  */
 #include <linux/hashtable.h>
 #include <linux/sched/coredump.h>
@@ -19,8 +20,9 @@
 static DEFINE_SPINLOCK(sp_registry_lock);
 static DEFINE_HASHTABLE(sp_space_hash, 10);
 static LIST_HEAD(sp_space_list);
-static struct sp_space *sp_cursor;		/* NULL: before the first one */
+static struct list_head *sp_cursor;		/* NULL: no pass is under way */
 static bool sp_insert_ahead;
+static unsigned int sp_nr_spaces;
 
 static struct kmem_cache *sp_space_cache;
 
@@ -49,16 +51,16 @@ bool sp_registered(struct mm_struct *mm)
 	return found;
 }
 
-static unsigned int sp_nr_registered(void)
+/* How many address spaces are registered. */
+unsigned int sp_registry_count(void)
 {
-	struct sp_space *space;
-	unsigned int nr = 0;
+	return READ_ONCE(sp_nr_spaces);
+}
 
-	spin_lock(&sp_registry_lock);
-	list_for_each_entry(space, &sp_space_list, list)
-		nr++;
-	spin_unlock(&sp_registry_lock);
-	return nr;
+/* Has the walk under way nothing left to take in hand? */
+bool sp_registry_exhausted(void)
+{
+	return READ_ONCE(sp_cursor) == &sp_space_list;
 }
 
 /*
@@ -67,7 +69,7 @@ static unsigned int sp_nr_registered(void)
  */
 struct mm_struct **sp_registry_hold(unsigned int *nr)
 {
-	unsigned int room = sp_nr_registered() + 1;
+	unsigned int room = sp_registry_count() + 1;
 	struct mm_struct **mms = kvmalloc_array(room, sizeof(*mms), GFP_KERNEL);
 	struct sp_space *space;
 
@@ -84,11 +86,11 @@ struct mm_struct **sp_registry_hold(unsigned int *nr)
 
 /*
  * The address spaces with records, in an array for kvfree(). NULL without memory.
- * Needs sp_scan_mutex, while which is held they stay.
+ * Needs sp_scan_lock for writing, while which is held they stay.
  */
 struct sp_space **sp_registry_recorded(unsigned int *nr)
 {
-	unsigned int room = sp_nr_registered() + 1;
+	unsigned int room = sp_registry_count() + 1;
 	struct sp_space **spaces = kvmalloc_array(room, sizeof(*spaces), GFP_KERNEL);
 	struct sp_space *space;
 
@@ -103,54 +105,83 @@ struct sp_space **sp_registry_recorded(unsigned int *nr)
 	return spaces;
 }
 
-static void sp_free(struct sp_space *space, enum sp_fate fate)
+/* A reference less. */
+void sp_space_put(struct sp_space *space)
 {
-	struct mm_struct *mm = space->mm;
-
+	if (!refcount_dec_and_test(&space->refs))
+		return;
 	xa_destroy(&space->blocks);
+	mmdrop(space->mm);
 	kmem_cache_free(sp_space_cache, space);
+}
+
+/* Take @space off the list. Needs sp_registry_lock. */
+static void sp_unlist(struct sp_space *space)
+{
+	if (sp_cursor == &space->list)
+		sp_cursor = space->list.next;
+	hash_del(&space->hash);
+	list_del(&space->list);
+	WRITE_ONCE(sp_nr_spaces, sp_nr_spaces - 1);
+}
+
+/* @space is off the list. */
+static void sp_let_go(struct sp_space *space, enum sp_fate fate)
+{
 	/*
 	 * A live process keeps MMF_VM_MERGE_ANY: its next mapping registers it
 	 * again.
 	 */
 	if (fate == SP_DROP_EXITED)
-		mm_flags_clear(MMF_VM_MERGE_ANY, mm);
-	mm_flags_clear(MMF_VM_MERGEABLE, mm);
-	mmdrop(mm);
+		mm_flags_clear(MMF_VM_MERGE_ANY, space->mm);
+	mm_flags_clear(MMF_VM_MERGEABLE, space->mm);
+	sp_space_put(space);
 }
 
-struct sp_space *sp_cursor_space(void)
+/* A walk over all address spaces begins. */
+void sp_registry_begin(void)
 {
-	return READ_ONCE(sp_cursor);
+	spin_lock(&sp_registry_lock);
+	sp_cursor = sp_space_list.next;
+	spin_unlock(&sp_registry_lock);
 }
 
-/*
- * Move the cursor from @done (NULL: from the start) to the next address space
- * and deal with @done, in one step: once the cursor has left it, a kept one may
- * be freed by its exit. Returns NULL at the end.
- */
-struct sp_space *sp_cursor_advance(struct sp_space *done, enum sp_fate fate)
+/* The next address space of the walk, in hand of the caller, or NULL. */
+struct sp_space *sp_registry_take(void)
 {
-	struct list_head *next;
+	struct sp_space *space = NULL;
 
 	spin_lock(&sp_registry_lock);
-	next = done ? done->list.next : sp_space_list.next;
-	sp_cursor = next == &sp_space_list ? NULL :
-		    list_entry(next, struct sp_space, list);
-	if (done && fate != SP_KEEP) {
-		hash_del(&done->hash);
-		list_del(&done->list);
+	if (sp_cursor && sp_cursor != &sp_space_list) {
+		space = list_entry(sp_cursor, struct sp_space, list);
+		space->in_hand = true;
+		sp_cursor = sp_cursor->next;
 	}
 	spin_unlock(&sp_registry_lock);
-	if (done && fate != SP_KEEP)
-		sp_free(done, fate);
-	return sp_cursor;
+	return space;
 }
 
-void sp_cursor_home(void)
+/* The caller is done with @space: a kept one may be freed by its exit now. */
+void sp_registry_done(struct sp_space *space, enum sp_fate fate)
 {
 	spin_lock(&sp_registry_lock);
+	space->in_hand = false;
+	if (fate != SP_KEEP)
+		sp_unlist(space);
+	spin_unlock(&sp_registry_lock);
+	if (fate != SP_KEEP)
+		sp_let_go(space, fate);
+}
+
+/* The walk is over, or given up: nobody has a space in hand. */
+void sp_registry_end(void)
+{
+	struct sp_space *space;
+
+	spin_lock(&sp_registry_lock);
 	sp_cursor = NULL;
+	list_for_each_entry(space, &sp_space_list, list)
+		space->in_hand = false;
 	spin_unlock(&sp_registry_lock);
 }
 
@@ -175,6 +206,8 @@ int sp_enter(struct mm_struct *mm)
 	if (!space)
 		return -ENOMEM;
 	space->mm = mm;
+	refcount_set(&space->refs, 1);
+	mutex_init(&space->records);
 	xa_init(&space->blocks);
 
 	spin_lock(&sp_registry_lock);
@@ -187,11 +220,11 @@ int sp_enter(struct mm_struct *mm)
 	mm->ksm_merging_pages = 0;
 	mm->ksm_rmap_items = 0;
 	was_empty = list_empty(&sp_space_list);
+	WRITE_ONCE(sp_nr_spaces, sp_nr_spaces + 1);
 	hash_add(sp_space_hash, &space->hash, (unsigned long)mm);
-	if (sp_cursor && !sp_insert_ahead)
-		list_add_tail(&space->list, &sp_cursor->list);
-	else
-		list_add_tail(&space->list, &sp_space_list);
+	list_add_tail(&space->list, sp_cursor && !sp_insert_ahead ? sp_cursor : &sp_space_list);
+	if (sp_cursor == &sp_space_list && sp_insert_ahead)
+		sp_cursor = &space->list;
 	mmgrab(mm);
 	mm_flags_set(MMF_VM_MERGEABLE, mm);
 	spin_unlock(&sp_registry_lock);
@@ -204,7 +237,7 @@ int sp_enter(struct mm_struct *mm)
 
 /*
  * @mm is given up: its process is gone, or exec failed to set it up. In the
- * latter case it has a user still and the caller holds mmap_lock: the walker
+ * latter case it has a user still and the caller holds mmap_lock: the next scanner
  * finds it empty and drops it. False when it was not registered here.
  */
 bool sp_exit(struct mm_struct *mm)
@@ -214,18 +247,18 @@ bool sp_exit(struct mm_struct *mm)
 
 	spin_lock(&sp_registry_lock);
 	space = sp_find(mm);
-	if (space && space != sp_cursor && xa_empty(&space->blocks)) {
-		hash_del(&space->hash);
-		list_del(&space->list);
+	if (space && !space->in_hand && xa_empty(&space->blocks)) {
+		sp_unlist(space);
 		unused = true;
-	} else if (space && space != sp_cursor && sp_cursor) {
-		/* Let the walker come to it soon. */
-		list_move(&space->list, &sp_cursor->list);
+	} else if (space && !space->in_hand && sp_cursor && sp_cursor != &space->list) {
+		/* Let a scanner come to it soon. */
+		list_move_tail(&space->list, sp_cursor);
+		sp_cursor = &space->list;
 	}
 	spin_unlock(&sp_registry_lock);
 
 	if (unused) {
-		sp_free(space, SP_DROP_EXITED);
+		sp_let_go(space, SP_DROP_EXITED);
 	} else if (space && sp_mm_exiting(mm)) {
 		mmap_write_lock(mm);
 		mmap_write_unlock(mm);

@@ -7,10 +7,17 @@
  * *sharer* of a stable node.
  *
  * Lock order, outermost first:
- *   sp_scan_mutex     all slots, items and both trees
+ *   sp_scan_lock      for writing: all that the module knows; for reading: a round
+ *                     of one scanner, under the locks below
+ *   sp_pass_mutex     the begin and the end of a pass
+ *   sp_stripe.merging one page at a time looks for its twin under keys of a stripe
+ *   sp_space.records  its blocks, slots and items; of two, that of the space at the
+ *                     lower address first
  *   mmap_lock         of one mm at a time
+ *   sp_ids_mutex      numbers of blocks that are free
  *   folio lock        of a stable node's folio: its list of sharers, its pfn
  *   page-table lock
+ *   sp_stripe.lock    (a spinlock) a part of both trees
  * sp_registry_lock (a spinlock) covers the list of registered mms and the cursor.
  */
 #ifndef SAMEPAGE_H
@@ -19,11 +26,14 @@
 #include <linux/atomic.h>
 #include <linux/mutex.h>
 #include <linux/rbtree.h>
+#include <linux/refcount.h>
+#include <linux/rwsem.h>
 #include <linux/types.h>
 #include <linux/wait.h>
 #include <linux/xarray.h>
 
 #include "compat/compat.h"
+#include "stripes.h"
 
 /* A block keeps the slots of 64 neighbouring pages, so sets of them fit a u64. */
 #define SP_BLOCK_PAGES	64
@@ -43,8 +53,11 @@ struct sp_key {
 struct sp_space {
 	struct hlist_node hash;		/* sp_registry_lock */
 	struct list_head list;		/* sp_registry_lock */
+	bool in_hand;			/* of a scanner; sp_registry_lock */
+	refcount_t refs;		/* the list's, and who looks at a page of it */
 	struct mm_struct *mm;		/* pinned by mmgrab */
-	struct xarray blocks;		/* address >> SP_BLOCK_SHIFT; sp_scan_mutex */
+	struct mutex records;		/* all below */
+	struct xarray blocks;		/* address >> SP_BLOCK_SHIFT */
 	unsigned long nr_blocks;
 	unsigned long nr_seen;		/* of these, in this pass */
 	u16 domain;
@@ -93,9 +106,10 @@ struct sp_item {
 struct sp_stable {
 	struct rb_node node;
 	struct sp_key key;
-	unsigned long pfn;
+	unsigned long pfn;		/* 0: the folio is gone, and the node out of the tree */
 	u32 sharers;			/* the first one's number */
 	unsigned int nr_sharers;
+	unsigned int holds;		/* of who is just going to merge */
 	struct list_head orphan;	/* without sharers, the folio lives yet */
 };
 
@@ -111,40 +125,33 @@ struct sp_tunables {
 	bool smart_scan;
 };
 
-/* Counts kept under sp_scan_mutex, but for the atomic ones; readers look without it. */
-struct sp_stats {
-	unsigned long pages_scanned;
-	unsigned long pages_shared;
-	unsigned long pages_sharing;
-	unsigned long pages_unshared;
-	unsigned long pages_tracked;	/* in-tree's rmap items */
-	unsigned long pages_skipped;
-	unsigned long full_scans;
-	unsigned long chains;
-	unsigned long chain_dups;
-	unsigned long blocks;
-	unsigned long items;
-	unsigned long stables;
-	unsigned long merges;
-	unsigned long merges_failed;
-	atomic_long_t unmerged;		/* by faults of any process */
-	unsigned long stale_candidates;
-	unsigned long sample_collisions;
-	unsigned long huge_examined, huge_spared;	/* in the last pass */
-	unsigned long huge_seen, huge_left;		/* in this one, so far */
-	unsigned long huge_split;
-};
-
-extern struct mutex sp_scan_mutex;
+extern struct rw_semaphore sp_scan_lock;
 extern struct sp_tunables sp_tunables;
-extern struct sp_stats sp_stats;
+
+static inline void sp_records_lock(struct sp_space *space)
+{
+	if (!sp_parallel)
+		return;
+	sp_count_wait(mutex_is_locked(&space->records));
+	mutex_lock(&space->records);
+}
+
+static inline void sp_records_unlock(struct sp_space *space)
+{
+	if (sp_parallel)
+		mutex_unlock(&space->records);
+}
 
 /* registry.c */
 enum sp_fate { SP_KEEP, SP_DROP_IDLE, SP_DROP_EXITED };
-struct sp_space *sp_cursor_space(void);
-struct sp_space *sp_cursor_advance(struct sp_space *done, enum sp_fate fate);
-void sp_cursor_home(void);
+void sp_registry_begin(void);
+struct sp_space *sp_registry_take(void);
+void sp_registry_done(struct sp_space *space, enum sp_fate fate);
+void sp_registry_end(void);
+void sp_space_put(struct sp_space *space);
 bool sp_registry_empty(void);
+unsigned int sp_registry_count(void);
+bool sp_registry_exhausted(void);
 bool sp_registered(struct mm_struct *mm);
 struct mm_struct **sp_registry_hold(unsigned int *nr);
 struct sp_space **sp_registry_recorded(unsigned int *nr);
@@ -210,7 +217,7 @@ union sp_id {
 
 extern union sp_id *__rcu *sp_leaves;
 
-/* Needs sp_scan_mutex or, for the number of a sharer's block, RCU. */
+/* Of a page that stays what it is meanwhile: a candidate, a sharer, one of one's own. */
 static inline union sp_id *sp_id_entry(u32 id)
 {
 	union sp_id **leaves = rcu_dereference_raw(sp_leaves);
@@ -218,7 +225,10 @@ static inline union sp_id *sp_id_entry(u32 id)
 	return &leaves[id >> SP_LEAF_SHIFT][id & (SP_LEAF_IDS - 1)];
 }
 
-/* The block in which the page of this number lies. As sp_id_entry(). */
+/*
+ * The block in which the page of this number lies. Needs the stripe's lock or a
+ * page-table lock, that the table is not replaced meanwhile.
+ */
 static inline struct sp_block *sp_block_of(u32 page)
 {
 	return sp_id_entry(page / SP_BLOCK_PAGES)->block;
@@ -241,7 +251,7 @@ static inline unsigned int sp_page_index(u32 page)
 	return page % SP_BLOCK_PAGES;
 }
 
-/* The block of a sharer's page, for walkers of its node, too. */
+/* The same, of a page that stays what it is: a sharer for who has its folio locked, or one's own. */
 static inline struct sp_block *sp_sharer_block(u32 page)
 {
 	struct sp_block *block;
@@ -252,7 +262,7 @@ static inline struct sp_block *sp_sharer_block(u32 page)
 	return block;
 }
 
-/* The sharer of this number, NULL for 0. Needs sp_scan_mutex or its folio's lock. */
+/* The sharer of this number, NULL for 0. Needs its stripe's lock or its folio's. */
 static inline struct sp_item *sp_sharer(u32 page)
 {
 	return page ? sp_sharer_block(page)->slot[sp_page_index(page)].item : NULL;
@@ -330,9 +340,10 @@ static inline u16 sp_page_nid(unsigned long pfn)
 struct sp_stable *sp_stable_alloc(const struct sp_key *key);
 void sp_stable_free_unused(struct sp_stable *stable);
 void sp_stable_insert(struct sp_stable *stable);
-struct sp_stable *sp_stable_find(const struct sp_key *key);
-struct sp_stable *sp_stable_next(struct sp_stable *stable, const struct sp_key *key);
-struct sp_stable *sp_stable_after(struct sp_stable *stable);
+struct sp_stable *sp_stable_find(struct sp_stripe *stripe, const struct sp_key *key);
+struct sp_stable *sp_stable_next(struct sp_stable *stable);
+void sp_stable_put(struct sp_stable *stable);
+struct sp_stable *sp_stable_after(struct sp_stripe *stripe, struct sp_stable *stable);
 struct folio *sp_stable_folio_try(struct sp_stable *stable);
 struct folio *sp_stable_folio_lock(struct sp_stable *stable);
 void sp_stable_attach(struct sp_stable *stable, struct sp_item *item,
@@ -346,12 +357,20 @@ int sp_stable_init(void);
 void sp_stable_destroy(void);
 
 /* unstable.c */
-u32 sp_unstable_find(u32 signature, u16 domain, u32 after);
+/* A candidate that was found: it may be one no more when its turn comes. */
+struct sp_twin {
+	struct sp_space *space;		/* with a reference */
+	unsigned long addr;
+	bool spared;
+};
+
+bool sp_unstable_file(struct sp_block *block, unsigned int index, u32 signature);
 void sp_unstable_insert(struct sp_block *block, unsigned int index, u32 signature);
 void sp_unstable_remove(struct sp_block *block, unsigned int index);
-u32 sp_unstable_buckets(void);
-u32 sp_unstable_bucket(u32 signature);
-u32 sp_unstable_first(u32 bucket);
+unsigned int sp_unstable_twins(u32 signature, u16 domain, struct sp_twin *twins,
+			       unsigned int room, unsigned int spared);
+u32 sp_unstable_bucket(const struct sp_stripe *stripe, u32 signature);
+u32 sp_unstable_first(const struct sp_stripe *stripe, u32 bucket);
 unsigned long sp_unstable_bytes(void);
 int sp_unstable_init(void);
 void sp_unstable_destroy(void);
@@ -382,7 +401,10 @@ void sp_scan_wake(void);
 void sp_scan_reexamine(void);
 void sp_scan_refile_forked(void);
 void sp_scan_retime(void);
-void sp_cursor_reset(void);
+void sp_scan_reset(void);
+u64 sp_scan_cpu_ns(void);
+int sp_scan_set_threads(unsigned int threads);
+long sp_scan_threads(void);
 void sp_scan_enable(bool enable);
 int sp_scan_start(void);
 void sp_scan_stop(void);
@@ -435,7 +457,8 @@ void sp_hook_collect_procs(sp_collect_const struct folio *folio,
 			   struct list_head *to_kill, int force_early);
 
 /* hotplug.c */
-void sp_wait_while_offlining(void);
+void sp_scan_lock_shared(void);
+void sp_scan_lock_all(void);
 int sp_hotplug_init(void);
 void sp_hotplug_exit(void);
 

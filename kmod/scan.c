@@ -8,32 +8,56 @@
  * up anew: what was collected is a hint, a merge trusts nothing but what it
  * finds under the page-table lock.
  *
- * One thread scans, under sp_scan_mutex, which it drops between rounds of
- * pages_to_scan pages.
+ * Several threads may scan. Each has one address space at a time in hand, to its
+ * end, and works on it in rounds, under sp_scan_lock for reading; pages_to_scan is
+ * for all of them together. A pass begins and ends under sp_pass_mutex, when none
+ * has a space in hand: the one that comes to the end last ends it.
  */
 #include <linux/freezer.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
+#include <linux/slab.h>
 
 #include "batch.h"
 #include "check.h"
 
-DEFINE_MUTEX(sp_scan_mutex);	/* slots, items, trees: see samepage.h */
-struct sp_stats sp_stats;
+#define SP_MAX_SCANNERS	16
+
+DECLARE_RWSEM(sp_scan_lock);	/* see samepage.h */
+struct sp_passes sp_passes;
 unsigned long sp_run;
+bool sp_parallel;
+
+struct sp_scanner {
+	struct task_struct *task;
+	unsigned int nr;
+	struct sp_space *space;		/* in hand */
+	unsigned long addr;		/* all below is done */
+	bool ended_pass;		/* in this round */
+	bool idle;			/* there was nothing to do */
+	struct sp_batch batch;
+};
 
 static DECLARE_WAIT_QUEUE_HEAD(sp_scan_work);
 static DECLARE_WAIT_QUEUE_HEAD(sp_scan_nap);
-static struct task_struct *sp_scanner;
-static unsigned long sp_cursor_address;
+static DEFINE_MUTEX(sp_threads_mutex);		/* starting and stopping them */
+static struct sp_scanner *sp_scanners[SP_MAX_SCANNERS];
+static unsigned int sp_nr_threads;		/* that may scan */
 static bool sp_enabled;			/* all tasks run our functions */
+static unsigned int sp_retimings;	/* how often naps were cut short */
 static unsigned int sp_adoptions;	/* passes that look for latecomers yet */
-static unsigned long sp_pass_began;	/* jiffies */
-static bool sp_pass_was_short;		/* the last round ended one */
-
 static bool sp_reexamine, sp_refile;	/* at the next pass */
-static struct sp_batch sp_batch;	/* sp_scan_mutex; too large for the stack */
+
+static DEFINE_MUTEX(sp_pass_mutex);	/* the pass under way */
+static struct {
+	bool under_way;
+	atomic_t in_hand;		/* spaces that scanners have */
+	bool reexamine;			/* what is settled counts for nothing */
+	bool refile;			/* what another candidate stood for is not settled */
+	unsigned long began;		/* jiffies */
+	unsigned long next;		/* another one may begin, in jiffies */
+} sp_pass;
 
 /* Any mergeable mapping left? Decides whether the mm stays registered. */
 bool sp_has_mergeable(struct mm_struct *mm)
@@ -47,9 +71,20 @@ bool sp_has_mergeable(struct mm_struct *mm)
 	return false;
 }
 
-/* The cursor is at the end of @space: is it needed any more? */
-static void sp_leave(struct sp_space *space)
+/* The scanner has nothing in hand any more. */
+static void sp_hand_back(struct sp_scanner *me, enum sp_fate fate)
 {
+	struct sp_space *space = me->space;
+
+	me->space = NULL;
+	sp_registry_done(space, fate);
+	atomic_dec(&sp_pass.in_hand);
+}
+
+/* The scanner is at the end of its space, and holds its records and mmap_lock: is it needed any more? */
+static void sp_leave(struct sp_scanner *me)
+{
+	struct sp_space *space = me->space;
 	struct mm_struct *mm = space->mm;
 	enum sp_fate fate = SP_KEEP;
 
@@ -59,63 +94,65 @@ static void sp_leave(struct sp_space *space)
 		/* Whoever registers it again waits for mmap_lock. */
 		fate = SP_DROP_IDLE;
 	if (fate == SP_KEEP) {
-		sp_forget_gap(space, sp_cursor_address, ULONG_MAX);
+		sp_forget_gap(space, me->addr, ULONG_MAX);
 		sp_forget_unseen(space);
 	} else {
 		sp_forget_range(space, 0, ULONG_MAX);
 	}
-	sp_cursor_address = 0;
+	sp_records_unlock(space);
 	if (fate == SP_KEEP) {
-		/* Once the cursor has left, the mm may be freed by its exit. */
+		/* Once it is handed back, the mm may be freed by its exit. */
 		mmap_read_unlock(mm);
-		sp_cursor_advance(space, fate);
+		sp_hand_back(me, fate);
 	} else {
 		mmgrab(mm);
-		sp_cursor_advance(space, fate);
+		sp_hand_back(me, fate);
 		mmap_read_unlock(mm);
 		mmdrop(mm);
 	}
 }
 
 /*
- * Collect the next batch of the address space at the cursor. False at its end;
- * the cursor stands at the next address space then.
+ * Collect the next batch of the address space in hand. False at its end; there is
+ * none in hand then.
  */
-static bool sp_collect(struct sp_batch *batch, struct sp_space *space,
-		       unsigned int budget)
+static bool sp_collect(struct sp_scanner *me, unsigned int budget)
 {
-	struct mm_struct *mm = space->mm;
+	struct sp_batch *batch = &me->batch;
+	struct mm_struct *mm = me->space->mm;
 	struct vm_area_struct *vma;
 	struct vma_iterator vmi;
+	bool more = false;
 
-	vma_iter_init(&vmi, mm, sp_cursor_address);
-	batch->space = space;
-	batch->at = sp_cursor_address;
+	vma_iter_init(&vmi, mm, me->addr);
+	batch->space = me->space;
+	batch->at = me->addr;
 	batch->budget = budget;
 	batch->count = 0;
+	batch->reexamine = sp_pass.reexamine;
+	batch->refile = sp_pass.refile;
+	sp_records_lock(me->space);
 	mmap_read_lock(mm);
 	if (!sp_mm_exiting(mm)) {
 		for_each_vma(vmi, vma) {
-			unsigned long start = max(sp_cursor_address, vma->vm_start);
+			unsigned long start = max(me->addr, vma->vm_start);
 
 			if (!sp_vma_merges(vma))
 				continue;
 			if (!sp_collect_vma(batch, vma, start) || sp_mm_exiting(mm))
 				break;
 		}
-		sp_cursor_address = batch->at;
-		if (vma && !sp_mm_exiting(mm)) {
-			mmap_read_unlock(mm);
-			return true;
-		}
+		me->addr = batch->at;
+		more = vma && !sp_mm_exiting(mm);
 	}
-	if (batch->count) {
-		/* These first; there is nothing but the end behind them. */
-		mmap_read_unlock(mm);
-		return true;
+	/* What was collected comes first, even where there is nothing but the end behind it. */
+	if (!more && !batch->count) {
+		sp_leave(me);
+		return false;
 	}
-	sp_leave(space);
-	return false;
+	mmap_read_unlock(mm);
+	sp_records_unlock(me->space);
+	return true;
 }
 
 static void sp_process(struct sp_batch *batch)
@@ -127,15 +164,16 @@ static void sp_process(struct sp_batch *batch)
 		sp_match_page(batch, &batch->found[i]);
 }
 
-/* A new pass begins. */
-static struct sp_space *sp_begin_pass(void)
+/* A new pass begins: no scanner has anything in hand. */
+static void sp_begin_pass(void)
 {
 	static unsigned long pruned;
 	unsigned long interval;
 
+	sp_pass.under_way = true;
 	sp_advisor_pass_begins();
-	sp_pass_began = jiffies;
-	sp_trace_start_scan(sp_stats.full_scans, sp_stats.pages_tracked);
+	sp_pass.began = jiffies;
+	sp_trace_start_scan(sp_passes.full_scans, sp_counted(pages_tracked));
 	/* A page on a per-CPU list is held by it, and would not be merged. */
 	lru_add_drain_all();
 	interval = msecs_to_jiffies(READ_ONCE(sp_tunables.chains_prune_millisecs));
@@ -147,11 +185,60 @@ static struct sp_space *sp_begin_pass(void)
 		sp_adoptions--;
 		sp_adopt_all();
 	}
-	sp_batch.reexamine = xchg(&sp_reexamine, false);
-	sp_batch.refile = sp_refile;
-	sp_refile = false;
-	sp_cursor_address = 0;
-	return sp_cursor_advance(NULL, SP_KEEP);
+	sp_pass.reexamine = xchg(&sp_reexamine, false);
+	sp_pass.refile = xchg(&sp_refile, false);
+	sp_registry_begin();
+}
+
+static void sp_end_pass(struct sp_scanner *me)
+{
+	sp_registry_end();
+	sp_pass.under_way = false;
+	sp_advisor_pass_ends();
+	sp_trace_stop_scan(sp_passes.full_scans, sp_counted(pages_tracked));
+	WRITE_ONCE(sp_passes.full_scans, sp_passes.full_scans + 1);
+	sp_huge_pass_ends();
+	sp_check_pass();
+	sp_pass.next = jiffies + time_before_eq(jiffies, sp_pass.began);
+	me->ended_pass = true;
+}
+
+/* How many threads scan: the governor reckons with one. */
+static unsigned int sp_nr_scanning(void)
+{
+	return sp_governor_on() ? 1 : READ_ONCE(sp_nr_threads);
+}
+
+/*
+ * A pass over next to nothing is followed by a tick of rest even where no nap is
+ * asked for: not to spin, and so that whoever waits for the end of a pass, acts
+ * and waits for another one does not act in the middle of the next.
+ */
+static bool sp_may_begin(const struct sp_scanner *me)
+{
+	return !me->ended_pass && !sp_registry_empty() && me->nr < sp_nr_scanning() &&
+	       time_after_eq(jiffies, sp_pass.next);
+}
+
+/*
+ * Take the next address space of the pass in hand, the first one of a new pass if
+ * need be; false when this round has no more.
+ */
+static bool sp_take_next(struct sp_scanner *me)
+{
+	mutex_lock(&sp_pass_mutex);
+	if (!sp_pass.under_way && sp_may_begin(me))
+		sp_begin_pass();
+	if (sp_pass.under_way && me->nr < sp_nr_scanning())
+		me->space = sp_registry_take();
+	me->addr = 0;
+	if (me->space)
+		atomic_inc(&sp_pass.in_hand);
+	else if (sp_pass.under_way && sp_registry_exhausted() && !atomic_read(&sp_pass.in_hand))
+		sp_end_pass(me);
+	me->idle = !me->space && (!me->ended_pass || time_before(jiffies, sp_pass.next));
+	mutex_unlock(&sp_pass_mutex);
+	return me->space;
 }
 
 /* A tunable was changed: what is settled is to be looked at once more. */
@@ -163,48 +250,41 @@ void sp_scan_reexamine(void)
 /* A candidate is gone that stood for others: one of them takes its place. */
 void sp_scan_refile_forked(void)
 {
-	sp_refile = true;
+	WRITE_ONCE(sp_refile, true);
 }
 
-void sp_cursor_reset(void)
+/* The pass under way is given up. Needs sp_scan_lock for writing. */
+void sp_scan_reset(void)
 {
-	sp_cursor_home();
-	sp_cursor_address = 0;
+	unsigned int i;
+
+	for (i = 0; i < SP_MAX_SCANNERS && sp_scanners[i]; i++)
+		sp_scanners[i]->space = NULL;
+	sp_registry_end();
+	sp_pass.under_way = false;
+	atomic_set(&sp_pass.in_hand, 0);
 }
 
 /* A round. Returns how much of @budget it used. */
-static unsigned int sp_scan(unsigned int budget)
+static unsigned int sp_scan(struct sp_scanner *me, unsigned int budget)
 {
-	struct sp_space *space = sp_cursor_space();
 	unsigned int left = budget;
 
-	sp_pass_was_short = false;
-	if (!space)
-		space = sp_begin_pass();
-	if (!space)
-		return 0;
-	while (space && left && !freezing(current)) {
-		if (sp_collect(&sp_batch, space, left))
-			sp_process(&sp_batch);
-		left = sp_batch.budget;
+	me->ended_pass = false;
+	me->idle = false;
+	while ((me->space || sp_take_next(me)) && left && !freezing(current)) {
+		if (sp_collect(me, left))
+			sp_process(&me->batch);
+		left = me->batch.budget;
 		cond_resched();
-		space = sp_cursor_space();
-	}
-	if (!space) {
-		sp_advisor_pass_ends();
-		sp_trace_stop_scan(sp_stats.full_scans, sp_stats.pages_tracked);
-		sp_stats.full_scans++;
-		sp_huge_pass_ends();
-		sp_check_pass();
-		sp_pass_was_short = time_before_eq(jiffies, sp_pass_began);
 	}
 	return budget - left;
 }
 
-static bool sp_should_scan(void)
+static bool sp_should_scan(const struct sp_scanner *me)
 {
 	return READ_ONCE(sp_enabled) && (READ_ONCE(sp_run) & SP_RUN_MERGE) &&
-	       !sp_registry_empty();
+	       (me->nr < sp_nr_scanning() || me->space) && !sp_registry_empty();
 }
 
 void sp_scan_wake(void)
@@ -215,75 +295,159 @@ void sp_scan_wake(void)
 /* The time to sleep was changed: the present nap is cut short. */
 void sp_scan_retime(void)
 {
+	WRITE_ONCE(sp_retimings, sp_retimings + 1);
 	wake_up_interruptible(&sp_scan_nap);
 }
 
-static bool sp_retimed(unsigned int nap)
+static bool sp_retimed(unsigned int before)
 {
-	return nap != READ_ONCE(sp_tunables.sleep_millisecs) || kthread_should_stop();
+	return before != READ_ONCE(sp_retimings) || kthread_should_stop();
 }
 
-/*
- * Wait until it is time for the next round, or there is something to scan. A
- * pass over next to nothing is followed by a tick of sleep even where none is
- * asked for: not to spin, and so that whoever waits for the end of a pass, acts
- * and waits for another one does not act in the middle of the next.
- */
-static void sp_rest(void)
+/* Wait until it is time for the next round, or there is something to scan. */
+static void sp_rest(struct sp_scanner *me)
 {
-	unsigned int nap = READ_ONCE(sp_tunables.sleep_millisecs);
-	unsigned long ticks = max3(msecs_to_jiffies(nap), sp_governor_nap_ticks(),
-				   (unsigned long)sp_pass_was_short);
+	unsigned int before = READ_ONCE(sp_retimings);
+	unsigned long ticks = msecs_to_jiffies(READ_ONCE(sp_tunables.sleep_millisecs));
 
-	if (sp_should_scan())
-		wait_event_freezable_timeout(sp_scan_nap, sp_retimed(nap), ticks);
+	ticks = max3(ticks, me->nr ? 0 : sp_governor_nap_ticks(), (unsigned long)me->idle);
+	if (sp_should_scan(me))
+		wait_event_freezable_timeout(sp_scan_nap, sp_retimed(before), ticks);
 	else
 		wait_event_freezable(sp_scan_work,
-				     sp_should_scan() || kthread_should_stop());
+				     sp_should_scan(me) || kthread_should_stop());
 }
 
-static int sp_scan_thread(void *unused)
+/* What a round of one of the threads may look at, all others that have something to do taken into account. */
+static unsigned int sp_budget(void)
 {
+	unsigned int sharing = min(sp_nr_scanning(), sp_registry_count());
+
+	if (sp_registry_exhausted())
+		sharing = min_t(unsigned int, sharing, atomic_read(&sp_pass.in_hand));
+	return DIV_ROUND_UP_ULL(READ_ONCE(sp_tunables.pages_to_scan), max(sharing, 1U));
+}
+
+static void sp_round(struct sp_scanner *me)
+{
+	if (me->nr) {
+		sp_scan(me, sp_budget());
+		return;
+	}
+	if (!READ_ONCE(sp_pass.under_way))
+		sp_governor_pass_begins();
+	sp_governor_round_begins();
+	sp_governor_round_ends(sp_scan(me, sp_budget()));
+}
+
+static int sp_scan_thread(void *arg)
+{
+	struct sp_scanner *me = arg;
+
 	set_freezable();
 	set_user_nice(current, 5);	/* as in-tree's ksmd */
-	for (; !kthread_should_stop(); sp_rest()) {
-		mutex_lock(&sp_scan_mutex);
-		sp_wait_while_offlining();
-		if (sp_should_scan()) {
-			if (!sp_cursor_space())
-				sp_governor_pass_begins();
-			sp_governor_round_begins();
-			sp_governor_round_ends(sp_scan(READ_ONCE(sp_tunables.pages_to_scan)));
-		}
-		mutex_unlock(&sp_scan_mutex);
+	for (; !kthread_should_stop(); sp_rest(me)) {
+		sp_scan_lock_shared();
+		if (sp_should_scan(me))
+			sp_round(me);
+		up_read(&sp_scan_lock);
 	}
 	return 0;
 }
 
-/* On return from disabling, the scanner is not in the middle of anything. */
+/* CPU time of all scanners, in ns. */
+u64 sp_scan_cpu_ns(void)
+{
+	u64 ns = 0;
+	unsigned int i;
+
+	for (i = 0; i < SP_MAX_SCANNERS && sp_scanners[i]; i++)
+		ns += READ_ONCE(sp_scanners[i]->task->se.sum_exec_runtime);
+	return ns;
+}
+
+/* On return from disabling, no scanner is in the middle of anything. */
 void sp_scan_enable(bool enable)
 {
-	mutex_lock(&sp_scan_mutex);
+	down_write(&sp_scan_lock);
 	WRITE_ONCE(sp_enabled, enable);
 	sp_adoptions = 2;
-	mutex_unlock(&sp_scan_mutex);
+	up_write(&sp_scan_lock);
 	if (enable)
 		sp_scan_wake();
 }
 
+/* The thread number @nr, which waits until it may scan. 0 or an errno. */
+static int sp_start_scanner(unsigned int nr)
+{
+	struct sp_scanner *me = kzalloc(sizeof(*me), GFP_KERNEL);
+	struct task_struct *task;
+
+	if (!me)
+		return -ENOMEM;
+	me->nr = nr;
+	task = kthread_create(sp_scan_thread, me, nr ? "samepaged/%u" : "samepaged", nr);
+	if (IS_ERR(task)) {
+		kfree(me);
+		return PTR_ERR(task);
+	}
+	me->task = task;
+	down_write(&sp_scan_lock);
+	sp_scanners[nr] = me;
+	up_write(&sp_scan_lock);
+	wake_up_process(task);
+	return 0;
+}
+
+long sp_scan_threads(void)
+{
+	return READ_ONCE(sp_nr_threads);
+}
+
+/*
+ * So many threads share the work from now on. One that has an address space in hand
+ * brings it to its end. 0 or an errno; -EINVAL: too many, or none.
+ */
+int sp_scan_set_threads(unsigned int threads)
+{
+	unsigned int nr;
+	int err = 0;
+
+	if (!threads || threads > SP_MAX_SCANNERS)
+		return -EINVAL;
+	mutex_lock(&sp_threads_mutex);
+	for (nr = 0; nr < threads && !err; nr++)
+		if (!sp_scanners[nr])
+			err = sp_start_scanner(nr);
+	if (!err) {
+		sp_scan_lock_all();
+		WRITE_ONCE(sp_nr_threads, threads);
+		/* From then on nobody can tell whether one that was put to rest is done. */
+		sp_parallel |= threads > 1;
+		up_write(&sp_scan_lock);
+		sp_scan_wake();
+	}
+	mutex_unlock(&sp_threads_mutex);
+	return err;
+}
+
 int sp_scan_start(void)
 {
-	struct task_struct *task = kthread_run(sp_scan_thread, NULL, "samepaged");
+	/* A thread for each four processors, as far as four. */
+	int err = sp_scan_set_threads(clamp(num_online_cpus() / 4, 1U, 4U));
 
-	if (IS_ERR(task))
-		return PTR_ERR(task);
-	sp_scanner = task;
-	return 0;
+	if (err)
+		sp_scan_stop();
+	return err;
 }
 
 void sp_scan_stop(void)
 {
-	if (sp_scanner)
-		kthread_stop(sp_scanner);
-	sp_scanner = NULL;
+	unsigned int nr;
+
+	for (nr = 0; nr < SP_MAX_SCANNERS && sp_scanners[nr]; nr++) {
+		kthread_stop(sp_scanners[nr]->task);
+		kfree(sp_scanners[nr]);
+		sp_scanners[nr] = NULL;
+	}
 }

@@ -16,7 +16,7 @@
  * chance of 2^-64 over the choice of keys.
  *
  * A bit says that a sample is crowded, so that a few others share its fate: that
- * costs work, but never a merge. Guarded by sp_scan_mutex.
+ * costs work, but never a merge.
  */
 #include <linux/bitmap.h>
 #include <linux/highmem.h>
@@ -132,8 +132,8 @@ u64 sp_full_signature(struct page *page)
 
 void sp_note_crowded(u64 sample)
 {
-	sp_stats.sample_collisions++;
-	__set_bit(sample >> (64 - SP_CROWD_BITS), sp_crowd);
+	sp_count(sample_collisions);
+	set_bit(sample >> (64 - SP_CROWD_BITS), sp_crowd);
 }
 
 void sp_signature_init(void)

@@ -9,10 +9,14 @@
  * the old folio's pointer, with a write barrier between; the reader looks in
  * the opposite order.
  *
- * Nodes, tree and counts: sp_scan_mutex. The list of sharers and the pfn change
- * under the folio lock as well, which is all that reverse-map walkers hold.
- * Node memory may go once no folio points to it: only under sp_scan_mutex with
- * the folio lock held and its mapping reset, or when the folio is gone.
+ * Tree and counts are under the stripe's lock. So is the list of sharers, which
+ * changes under the folio lock as well: that is all that reverse-map walkers hold.
+ * The pfn changes under the folio lock. Only who holds `merging` of the stripe adds
+ * nodes or sharers.
+ *
+ * A stale node leaves the tree as soon as it is found to be one, and its pfn is 0
+ * then. Its memory goes when its last sharer, whose scanner finds that the page is
+ * another one, has left, and nobody who found it in the tree holds it.
  *
  * Several nodes may have the same key: copies of one content, as no folio gets
  * more than max_page_sharing sharers. They are neighbours, newest first: a
@@ -27,8 +31,12 @@
 
 static struct kmem_cache *sp_stable_cache;
 
-static struct rb_root sp_stable_tree = RB_ROOT;
-static LIST_HEAD(sp_orphans);
+struct sp_stripe sp_stripes[SP_STRIPES];
+
+static struct sp_stripe *sp_stable_stripe(const struct sp_key *key)
+{
+	return sp_stripe_of(sp_brief(key));
+}
 
 #define node_stable(n) rb_entry_safe(n, struct sp_stable, node)
 
@@ -65,21 +73,23 @@ struct sp_stable *sp_stable_alloc(const struct sp_key *key)
 	stable->key = *key;
 	INIT_LIST_HEAD(&stable->orphan);
 	RB_CLEAR_NODE(&stable->node);
-	sp_stats.stables++;
+	sp_count(stables);
 	return stable;
 }
 
 void sp_stable_free_unused(struct sp_stable *stable)
 {
 	kmem_cache_free(sp_stable_cache, stable);
-	sp_stats.stables--;
+	sp_uncount(stables);
 }
 
 void sp_stable_insert(struct sp_stable *stable)
 {
-	struct rb_node **link = &sp_stable_tree.rb_node, *parent = NULL;
+	struct sp_stripe *stripe = sp_stable_stripe(&stable->key);
+	struct rb_node **link = &stripe->tree.rb_node, *parent = NULL;
 	unsigned int beside;
 
+	sp_stripe_lock(stripe);
 	while (*link) {
 		parent = *link;
 		/* Before its equals: the newest has room. */
@@ -87,13 +97,14 @@ void sp_stable_insert(struct sp_stable *stable)
 			&parent->rb_left : &parent->rb_right;
 	}
 	rb_link_node(&stable->node, parent, link);
-	rb_insert_color(&stable->node, &sp_stable_tree);
+	rb_insert_color(&stable->node, &stripe->tree);
 
 	beside = sp_dups_beside(stable);
 	if (beside == 1)
-		sp_stats.chains++;
+		stripe->chains++;
 	if (beside)
-		sp_stats.chain_dups += beside == 1 ? 2 : 1;
+		stripe->chain_dups += beside == 1 ? 2 : 1;
+	sp_stripe_unlock(stripe);
 }
 
 /* The newest comes first. */
@@ -120,36 +131,70 @@ static void sp_unlink_sharer(struct sp_stable *stable, struct sp_item *item)
 		stable->sharers = item->next;
 }
 
-/* Free a node that no folio points to; its sharers become plain pages. */
+static void sp_erase(struct sp_stripe *stripe, struct sp_stable *stable)
+{
+	unsigned int beside = sp_dups_beside(stable);
+
+	if (beside == 1)
+		stripe->chains--;
+	if (beside)
+		stripe->chain_dups -= beside == 1 ? 2 : 1;
+	rb_erase(&stable->node, &stripe->tree);
+	RB_CLEAR_NODE(&stable->node);
+}
+
+/* No folio points to the node any more: it leaves the tree, and the counts. */
+static void sp_bury(struct sp_stripe *stripe, struct sp_stable *stable)
+{
+	struct sp_item *item = sp_sharer(stable->sharers);
+
+	for (; sp_trace_on(remove_rmap_item) && item && item->next; item = sp_sharer(item->next))
+		sp_trace_remove_rmap_item(stable->pfn, item, sp_item_mm(item));
+	sp_trace_remove_ksm_page(stable->pfn);
+	WRITE_ONCE(stable->pfn, 0);
+	if (stable->nr_sharers) {
+		stripe->shared--;
+		stripe->sharing -= stable->nr_sharers - 1;
+	}
+	list_del_init(&stable->orphan);
+	if (!RB_EMPTY_NODE(&stable->node))
+		sp_erase(stripe, stable);
+}
+
+/* Nobody will come by the node any more? Needs the stripe's lock. */
+static bool sp_forsaken(const struct sp_stable *stable)
+{
+	return !stable->pfn && !stable->holds && !stable->nr_sharers;
+}
+
+/* The node is stale, unless somebody else saw that before. */
 static void sp_stable_remove(struct sp_stable *stable)
 {
-	unsigned int beside;
-	struct sp_item *item;
+	struct sp_stripe *stripe = sp_stable_stripe(&stable->key);
+	bool forsaken = false;
 
-	while ((item = sp_sharer(stable->sharers))) {
-		sp_unlink_sharer(stable, item);
-		sp_item_mm(item)->ksm_merging_pages--;
-		put_anon_vma(item->anon_vma);
-		if (--stable->nr_sharers) {
-			sp_stats.pages_sharing--;
-			sp_trace_remove_rmap_item(stable->pfn, item, sp_item_mm(item));
-		} else {
-			sp_stats.pages_shared--;
-		}
-		sp_slot_detach(item);
-		cond_resched();
+	sp_stripe_lock(stripe);
+	if (stable->pfn) {
+		sp_bury(stripe, stable);
+		forsaken = sp_forsaken(stable);
 	}
-	sp_trace_remove_ksm_page(stable->pfn);
-	list_del(&stable->orphan);
-	if (!RB_EMPTY_NODE(&stable->node)) {
-		beside = sp_dups_beside(stable);
-		if (beside == 1)
-			sp_stats.chains--;
-		if (beside)
-			sp_stats.chain_dups -= beside == 1 ? 2 : 1;
-		rb_erase(&stable->node, &sp_stable_tree);
-	}
-	sp_stable_free_unused(stable);
+	sp_stripe_unlock(stripe);
+	if (forsaken)
+		sp_stable_free_unused(stable);
+}
+
+/* Let go of a node that was found in the tree. */
+void sp_stable_put(struct sp_stable *stable)
+{
+	struct sp_stripe *stripe = sp_stable_stripe(&stable->key);
+	bool forsaken;
+
+	sp_stripe_lock(stripe);
+	stable->holds--;
+	forsaken = sp_forsaken(stable);
+	sp_stripe_unlock(stripe);
+	if (forsaken)
+		sp_stable_free_unused(stable);
 }
 
 /* The node's folio with a reference, or NULL when the node is stale. */
@@ -161,6 +206,8 @@ static struct folio *sp_stable_folio_get(struct sp_stable *stable)
 
 	for (;;) {
 		pfn = READ_ONCE(stable->pfn);
+		if (!pfn)
+			return NULL;
 		folio = pfn_folio(pfn);
 		while (READ_ONCE(folio->mapping) == mapping) {
 			if (folio_try_get(folio)) {
@@ -199,7 +246,7 @@ struct folio *sp_stable_folio_try(struct sp_stable *stable)
 	return folio;
 }
 
-/* The same, but a stale node is freed. */
+/* The same, but a stale node leaves the tree; it goes altogether where nobody holds or shares it. */
 struct folio *sp_stable_folio_lock(struct sp_stable *stable)
 {
 	struct folio *folio = sp_stable_folio_try(stable);
@@ -209,10 +256,10 @@ struct folio *sp_stable_folio_lock(struct sp_stable *stable)
 	return folio;
 }
 
-/* The node behind @stable in the tree; the first one for NULL. */
-struct sp_stable *sp_stable_after(struct sp_stable *stable)
+/* The node behind @stable in a stripe's tree; the first one for NULL. */
+struct sp_stable *sp_stable_after(struct sp_stripe *stripe, struct sp_stable *stable)
 {
-	return node_stable(stable ? rb_next(&stable->node) : rb_first(&sp_stable_tree));
+	return node_stable(stable ? rb_next(&stable->node) : rb_first(&stripe->tree));
 }
 
 /* May one more page share the node: room left, folio on the node of its key? */
@@ -232,16 +279,10 @@ static struct sp_stable *sp_stable_open_from(struct sp_stable *stable,
 	return stable;
 }
 
-/* The open node of this key after @stable, NULL if there is none. */
-struct sp_stable *sp_stable_next(struct sp_stable *stable, const struct sp_key *key)
+/* The first node of this key, NULL if there is none. */
+static struct sp_stable *sp_first_of(const struct sp_stripe *stripe, const struct sp_key *key)
 {
-	return sp_stable_open_from(sp_same_key(rb_next(&stable->node), key), key);
-}
-
-/* The first open node of this key, NULL if there is none. */
-struct sp_stable *sp_stable_find(const struct sp_key *key)
-{
-	struct rb_node *node = sp_stable_tree.rb_node;
+	struct rb_node *node = stripe->tree.rb_node;
 	struct sp_stable *first = NULL;
 
 	while (node) {
@@ -251,7 +292,41 @@ struct sp_stable *sp_stable_find(const struct sp_key *key)
 			first = node_stable(node);
 		node = order <= 0 ? node->rb_left : node->rb_right;
 	}
-	return first ? sp_stable_open_from(first, key) : NULL;
+	return first;
+}
+
+/* The first open node of this key, held; NULL if there is none. @stripe: the key's. */
+struct sp_stable *sp_stable_find(struct sp_stripe *stripe, const struct sp_key *key)
+{
+	struct sp_stable *stable;
+
+	sp_stripe_lock(stripe);
+	stable = sp_first_of(stripe, key);
+	if (stable)
+		stable = sp_stable_open_from(stable, key);
+	if (stable)
+		stable->holds++;
+	sp_stripe_unlock(stripe);
+	return stable;
+}
+
+/* In place of @stable, which was held, the next open node of its key, held; or NULL. */
+struct sp_stable *sp_stable_next(struct sp_stable *stable)
+{
+	struct sp_stripe *stripe = sp_stable_stripe(&stable->key);
+	struct sp_stable *next = NULL;
+
+	sp_stripe_lock(stripe);
+	if (RB_EMPTY_NODE(&stable->node))
+		next = sp_first_of(stripe, &stable->key);	/* it was buried meanwhile */
+	else
+		next = sp_same_key(rb_next(&stable->node), &stable->key);
+	next = sp_stable_open_from(next, &stable->key);
+	if (next)
+		next->holds++;
+	sp_stripe_unlock(stripe);
+	sp_stable_put(stable);
+	return next;
 }
 
 /*
@@ -262,57 +337,70 @@ void sp_stable_attach(struct sp_stable *stable, struct sp_item *item,
 		      struct anon_vma *anon_vma, pgoff_t pgoff)
 {
 	long delta = pgoff - (sp_item_address(item) >> PAGE_SHIFT);
+	struct sp_stripe *stripe = sp_stable_stripe(&stable->key);
 
 	sp_slot_attach(item);
 	item->pgoff_delta = delta == (s32)delta ? delta : SP_PGOFF_ANY;
 	item->stable = stable;
 	item->anon_vma = anon_vma;
 	get_anon_vma(anon_vma);
+	sp_item_mm(item)->ksm_merging_pages++;
+	sp_stripe_lock(stripe);
 	sp_link_sharer(stable, item);
 	list_del_init(&stable->orphan);
 	if (stable->nr_sharers++)
-		sp_stats.pages_sharing++;
+		stripe->sharing++;
 	else
-		sp_stats.pages_shared++;
-	sp_item_mm(item)->ksm_merging_pages++;
+		stripe->shared++;
+	sp_stripe_unlock(stripe);
 }
 
 /* Take a sharer off its node; the item is gone then. */
 void sp_stable_detach(struct sp_item *item)
 {
 	struct sp_stable *stable = item->stable;
-	struct anon_vma *anon_vma = item->anon_vma;
+	struct sp_stripe *stripe = sp_stable_stripe(&stable->key);
 	struct folio *folio = sp_stable_folio_lock(stable);
+	bool forsaken;
 
-	if (!folio)
-		return;		/* stale: the node let go of all */
+	sp_stripe_lock(stripe);
 	sp_unlink_sharer(stable, item);
-	if (--stable->nr_sharers) {
-		sp_stats.pages_sharing--;
-	} else {
-		sp_stats.pages_shared--;
-		list_add(&stable->orphan, &sp_orphans);
+	stable->nr_sharers--;
+	if (folio && stable->nr_sharers)
+		stripe->sharing--;
+	else if (folio)
+		stripe->shared--;
+	if (folio && !stable->nr_sharers)
+		list_add(&stable->orphan, &stripe->orphans);
+	forsaken = sp_forsaken(stable);
+	sp_stripe_unlock(stripe);
+	if (folio) {
+		folio_unlock(folio);
+		folio_put(folio);
 	}
+	put_anon_vma(item->anon_vma);
 	sp_item_mm(item)->ksm_merging_pages--;
 	sp_slot_detach(item);
-	folio_unlock(folio);
-	folio_put(folio);
-	put_anon_vma(anon_vma);
+	if (forsaken)
+		sp_stable_free_unused(stable);
 }
 
-/* Free the nodes without sharers whose folio has gone meanwhile. */
+/* Free the nodes without sharers whose folio has gone meanwhile. Between passes. */
 void sp_stable_prune(void)
 {
 	struct sp_stable *stable, *next;
+	struct sp_stripe *stripe;
 
-	list_for_each_entry_safe(stable, next, &sp_orphans, orphan) {
-		struct folio *folio = sp_stable_folio_lock(stable);
+	sp_for_each_stripe(stripe) {
+		list_for_each_entry_safe(stable, next, &stripe->orphans, orphan) {
+			struct folio *folio = sp_stable_folio_lock(stable);
 
-		if (folio) {
-			folio_unlock(folio);
-			folio_put(folio);
+			if (folio) {
+				folio_unlock(folio);
+				folio_put(folio);
+			}
+			cond_resched();
 		}
-		cond_resched();
 	}
 }
 
@@ -338,15 +426,16 @@ static bool sp_stable_release(struct sp_stable *stable)
 /* Empty the tree after everything was unmerged; false if some pages resist. */
 bool sp_stable_release_all(void)
 {
-	struct rb_node *node = rb_first(&sp_stable_tree);
+	struct sp_stable *stable, *next;
+	struct sp_stripe *stripe;
 	bool all = true;
 
-	while (node) {
-		struct sp_stable *stable = node_stable(node);
-
-		node = rb_next(node);
-		all &= sp_stable_release(stable);
-		cond_resched();
+	sp_for_each_stripe(stripe) {
+		for (stable = sp_stable_after(stripe, NULL); stable; stable = next) {
+			next = sp_stable_after(stripe, stable);
+			all &= sp_stable_release(stable);
+			cond_resched();
+		}
 	}
 	return all;
 }
@@ -354,20 +443,27 @@ bool sp_stable_release_all(void)
 /* Memory went offline: its page structs may, too. */
 void sp_stable_forget_pfns(unsigned long start, unsigned long end)
 {
-	struct rb_node *node = rb_first(&sp_stable_tree);
+	struct sp_stable *stable, *next;
+	struct sp_stripe *stripe;
 
-	while (node) {
-		struct sp_stable *stable = node_stable(node);
-
-		node = rb_next(node);
-		if (stable->pfn >= start && stable->pfn < end)
-			sp_stable_remove(stable);
-		cond_resched();
+	sp_for_each_stripe(stripe) {
+		for (stable = sp_stable_after(stripe, NULL); stable; stable = next) {
+			next = sp_stable_after(stripe, stable);
+			if (stable->pfn >= start && stable->pfn < end)
+				sp_stable_remove(stable);
+			cond_resched();
+		}
 	}
 }
 
 int sp_stable_init(void)
 {
+	struct sp_stripe *stripe;
+
+	sp_for_each_stripe(stripe) {
+		stripe->tree = RB_ROOT;
+		INIT_LIST_HEAD(&stripe->orphans);
+	}
 	sp_stable_cache = KMEM_CACHE(sp_stable, 0);
 	return sp_stable_cache ? 0 : -ENOMEM;
 }

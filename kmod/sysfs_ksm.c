@@ -22,8 +22,8 @@ struct sp_tunables sp_tunables = {
 
 static long sp_pages_volatile(void)
 {
-	long pages = sp_stats.pages_tracked - sp_stats.pages_shared -
-		     sp_stats.pages_sharing - sp_stats.pages_unshared;
+	long pages = sp_counted(pages_tracked) - sp_stripes_sum(shared) -
+		     sp_stripes_sum(sharing) - sp_stripes_sum(candidates);
 
 	return max(pages, 0L);	/* read without the lock: may be torn */
 }
@@ -31,20 +31,20 @@ static long sp_pages_volatile(void)
 /* Bytes saved net of what the module keeps about pages. */
 static long sp_general_profit(void)
 {
-	return (long)(sp_stats.pages_sharing + sp_zero_pages()) * (long)PAGE_SIZE -
+	return (long)(sp_stripes_sum(sharing) + sp_zero_pages()) * (long)PAGE_SIZE -
 	       sp_metadata_bytes();
 }
 
-SP_COUNT(pages_scanned, 0444, &sp_stats.pages_scanned);
-SP_COUNT(pages_shared, 0444, &sp_stats.pages_shared);
-SP_COUNT(pages_sharing, 0444, &sp_stats.pages_sharing);
-SP_COUNT(pages_unshared, 0444, &sp_stats.pages_unshared);
+SP_COUNTED(pages_scanned, 0444);
+SP_STRIPES_SUM(pages_shared, 0444, shared);
+SP_STRIPES_SUM(pages_sharing, 0444, sharing);
+SP_STRIPES_SUM(pages_unshared, 0444, candidates);
 SP_COMPUTED(pages_volatile, 0444, sp_pages_volatile);
-SP_COUNT(pages_skipped, 0444, &sp_stats.pages_skipped);
-SP_COUNT(full_scans, 0444, &sp_stats.full_scans);
+SP_COUNTED(pages_skipped, 0444);
+SP_COUNT(full_scans, 0444, &sp_passes.full_scans);
 SP_COMPUTED(ksm_zero_pages, 0444, sp_zero_pages);
-SP_COUNT(stable_node_chains, 0444, &sp_stats.chains);
-SP_COUNT(stable_node_dups, 0444, &sp_stats.chain_dups);
+SP_STRIPES_SUM(stable_node_chains, 0444, chains);
+SP_STRIPES_SUM(stable_node_dups, 0444, chain_dups);
 SP_COMPUTED(general_profit, 0444, sp_general_profit);
 
 SP_NUMBER(sleep_millisecs, &sp_tunables.sleep_millisecs, sp_scan_retime);
@@ -70,8 +70,7 @@ static int sp_set_run(unsigned int run)
 {
 	int err = 0;
 
-	mutex_lock(&sp_scan_mutex);
-	sp_wait_while_offlining();
+	sp_scan_lock_all();
 	if (sp_run != run) {
 		sp_registry_insert_ahead(run == SP_RUN_UNMERGE);
 		WRITE_ONCE(sp_run, run);
@@ -80,12 +79,12 @@ static int sp_set_run(unsigned int run)
 			set_current_oom_origin();
 			err = sp_unmerge_registered();
 			clear_current_oom_origin();
-			sp_stats.full_scans = 0;
+			sp_passes.full_scans = 0;
 			if (err)
 				WRITE_ONCE(sp_run, SP_RUN_STOP);
 		}
 	}
-	mutex_unlock(&sp_scan_mutex);
+	up_write(&sp_scan_lock);
 	if (run == SP_RUN_MERGE)
 		sp_scan_wake();
 	return err;
@@ -112,16 +111,15 @@ static int sp_set_while_unmerged(unsigned int *tunable, unsigned int value)
 {
 	int err = 0;
 
-	mutex_lock(&sp_scan_mutex);
-	sp_wait_while_offlining();
+	sp_scan_lock_all();
 	if (*tunable != value) {
-		if (sp_stats.pages_shared || !sp_stable_release_all())
+		if (sp_stripes_sum(shared) || !sp_stable_release_all())
 			err = -EBUSY;
 		else
 			WRITE_ONCE(*tunable, value);
 		sp_scan_reexamine();
 	}
-	mutex_unlock(&sp_scan_mutex);
+	up_write(&sp_scan_lock);
 	return err;
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* /sys/kernel/mm/samepage: what in-tree KSM has no name for. For root alone. */
+#include <linux/kstrtox.h>
 #include <linux/mm.h>
 
 #include "samepage.h"
@@ -8,26 +9,37 @@
 /* What the module allocates about pages, in bytes. */
 long sp_metadata_bytes(void)
 {
-	return sp_stats.blocks * sizeof(struct sp_block) +
-	       sp_stats.items * sizeof(struct sp_item) +
-	       sp_stats.stables * sizeof(struct sp_stable) + sp_unstable_bytes();
+	return sp_counted(blocks) * sizeof(struct sp_block) +
+	       sp_counted(items) * sizeof(struct sp_item) +
+	       sp_counted(stables) * sizeof(struct sp_stable) + sp_unstable_bytes();
 }
 
-static long sp_unmerged(void)
+static ssize_t threads_store(struct kobject *kobj, struct kobj_attribute *attr,
+			     const char *buf, size_t count)
 {
-	return atomic_long_read(&sp_stats.unmerged);
+	unsigned int threads;
+	int err = kstrtouint(buf, 10, &threads);
+
+	err = err ?: sp_scan_set_threads(threads);
+	return err ?: count;
 }
 
-SP_COUNT(merges, 0400, &sp_stats.merges);
-SP_COUNT(merges_failed, 0400, &sp_stats.merges_failed);
-SP_COMPUTED(unmerged, 0400, sp_unmerged);
-SP_COUNT(stale_candidates, 0400, &sp_stats.stale_candidates);
-SP_COUNT(sample_collisions, 0400, &sp_stats.sample_collisions);
-SP_COUNT(huge_examined, 0400, &sp_stats.huge_examined);
-SP_COUNT(huge_spared, 0400, &sp_stats.huge_spared);
-SP_COUNT(huge_split, 0400, &sp_stats.huge_split);
+static struct sp_attr sp_attr_threads = {
+	.attr = __ATTR(threads, 0644, sp_compute_show, threads_store),
+	.compute = sp_scan_threads,
+};
+
+SP_COUNTED(merges, 0400);
+SP_COUNTED(merges_failed, 0400);
+SP_COUNTED(unmerged, 0400);
+SP_COUNTED(stale_candidates, 0400);
+SP_COUNTED(sample_collisions, 0400);
+SP_COUNT(huge_examined, 0400, &sp_passes.huge_examined);
+SP_COUNT(huge_spared, 0400, &sp_passes.huge_spared);
+SP_COUNTED(huge_split, 0400);
+SP_COUNTED(lock_waits, 0400);
 SP_NUMBER(huge_min_twins, &sp_tunables.huge_min_twins, sp_scan_reexamine);
-SP_COUNT(pages_tracked, 0400, &sp_stats.pages_tracked);
+SP_COUNTED(pages_tracked, 0400);
 SP_COMPUTED(metadata_bytes, 0400, sp_metadata_bytes);
 
 static struct attribute *sp_attrs[] = {
@@ -40,6 +52,8 @@ static struct attribute *sp_attrs[] = {
 	&sp_attr_huge_spared.attr.attr,
 	&sp_attr_huge_split.attr.attr,
 	&sp_attr_huge_min_twins.attr.attr,
+	&sp_attr_threads.attr.attr,
+	&sp_attr_lock_waits.attr.attr,
 	&sp_attr_pages_tracked.attr.attr,
 	&sp_attr_metadata_bytes.attr.attr,
 	NULL,

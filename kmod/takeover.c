@@ -140,8 +140,7 @@ static void sp_unmerge_everything(void)
 {
 	bool done = false;
 
-	mutex_lock(&sp_scan_mutex);
-	sp_wait_while_offlining();
+	sp_scan_lock_all();
 	WRITE_ONCE(sp_run, SP_RUN_UNMERGE);
 	sp_registry_insert_ahead(true);
 	sp_unmerge_ignore_signals(true);
@@ -153,7 +152,7 @@ static void sp_unmerge_everything(void)
 		}
 	}
 	sp_unmerge_ignore_signals(false);
-	mutex_unlock(&sp_scan_mutex);
+	up_write(&sp_scan_lock);
 }
 
 /* Register @space's address space with in-tree KSM, as it was before. */
@@ -163,12 +162,12 @@ static void sp_return(struct sp_space *space)
 	bool any;
 
 	if (!mmget_not_zero(mm)) {
-		sp_cursor_advance(space, SP_DROP_EXITED);
+		sp_registry_done(space, SP_DROP_EXITED);
 		return;
 	}
 	mmap_write_lock(mm);
 	any = mm_flags_test(MMF_VM_MERGE_ANY, mm);
-	sp_cursor_advance(space, SP_DROP_IDLE);
+	sp_registry_done(space, SP_DROP_IDLE);
 	while (sp_original_enter(mm))
 		msleep(20);	/* out of memory */
 	sp_return_merge_any(mm, any);
@@ -181,10 +180,12 @@ static void sp_return_all(void)
 	struct sp_space *space;
 
 	WRITE_ONCE(sp_passthrough, true);
-	mutex_lock(&sp_scan_mutex);
-	while ((space = sp_cursor_advance(NULL, SP_KEEP)))
+	down_write(&sp_scan_lock);
+	sp_registry_begin();
+	while ((space = sp_registry_take()))
 		sp_return(space);
-	mutex_unlock(&sp_scan_mutex);
+	sp_registry_end();
+	up_write(&sp_scan_lock);
 }
 
 static void sp_pre_unpatch(struct klp_object *object)

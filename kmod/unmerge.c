@@ -67,7 +67,7 @@ static bool sp_held_once(struct folio *folio)
 
 /*
  * Give the merged page at @addr to @vma, if nobody else has it: its stable node is
- * stale then. Needs the page-table lock, and sp_scan_mutex.
+ * stale then. Needs the page-table lock, and sp_scan_lock.
  */
 static bool sp_keep_frame(struct vm_area_struct *vma, unsigned long addr, pte_t entry)
 {
@@ -107,7 +107,7 @@ static void sp_note_merged(struct sp_merged *found, struct vm_area_struct *vma,
 		found->zero |= BIT(found->count);
 	} else if (pte_present(entry) && !found->process_asks) {
 		if (sp_keep_frame(vma, addr, entry)) {
-			atomic_long_inc(&sp_stats.unmerged);
+			sp_count(unmerged);
 			return;
 		}
 		found->page[found->count] = pte_page(entry);
@@ -173,7 +173,7 @@ static int sp_unshare(struct vm_area_struct *vma, unsigned long addr, bool zero)
 
 /*
  * Unmerge [@start, @end) of @vma. Where it is the process that asks, mmap_lock is
- * held for writing, and per-VMA lock faults are kept out; else sp_scan_mutex is
+ * held for writing, and per-VMA lock faults are kept out; else sp_scan_lock is
  * held. 0, -ENOMEM, or -ERESTARTSYS on a pending signal.
  */
 int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
@@ -209,14 +209,14 @@ int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
 			if (err && !i)
 				start += PAGE_SIZE;
 			else if (!err && (i || start != last))
-				atomic_long_inc(&sp_stats.unmerged);
+				sp_count(unmerged);
 		}
 		last = start;
 	}
 	return 0;
 }
 
-/* Undo the merge of one page. Needs sp_scan_mutex. */
+/* Undo the merge of one page. Needs sp_scan_lock. */
 void sp_break_cow(struct mm_struct *mm, unsigned long addr)
 {
 	struct vm_area_struct *vma;
@@ -228,7 +228,7 @@ void sp_break_cow(struct mm_struct *mm, unsigned long addr)
 	mmap_read_unlock(mm);
 }
 
-/* Unmerge all of @mm. Needs mmap_lock for reading, and sp_scan_mutex. */
+/* Unmerge all of @mm. Needs mmap_lock for reading, and sp_scan_lock. */
 int sp_unmerge_mm(struct mm_struct *mm)
 {
 	VMA_ITERATOR(vmi, mm, 0);
@@ -249,31 +249,30 @@ int sp_unmerge_mm(struct mm_struct *mm)
 
 /*
  * Unmerge every registered address space and forget what is known of it; they
- * stay registered. Needs sp_scan_mutex. 0, -ENOMEM or -ERESTARTSYS.
+ * stay registered. Needs sp_scan_lock for writing. 0, -ENOMEM or -ERESTARTSYS.
  */
 int sp_unmerge_registered(void)
 {
-	struct sp_space *space = sp_cursor_advance(NULL, SP_KEEP);
+	struct sp_space *space;
 	int err = 0;
 
-	while (space) {
+	sp_scan_reset();
+	sp_registry_begin();
+	while (!err && (space = sp_registry_take())) {
 		struct mm_struct *mm = space->mm;
 		enum sp_fate fate = SP_KEEP;
 
 		mmap_read_lock(mm);
 		err = sp_unmerge_mm(mm);
-		if (err) {
-			mmap_read_unlock(mm);
-			break;
-		}
-		sp_forget_range(space, 0, ULONG_MAX);
-		if (sp_mm_exiting(mm))
+		if (!err)
+			sp_forget_range(space, 0, ULONG_MAX);
+		if (!err && sp_mm_exiting(mm))
 			fate = SP_DROP_EXITED;
 		mmap_read_unlock(mm);
-		space = sp_cursor_advance(space, fate);
+		sp_registry_done(space, fate);
 		cond_resched();
 	}
-	sp_cursor_reset();
+	sp_registry_end();
 	if (!err)
 		sp_stable_release_all();
 	return err;

@@ -7,11 +7,15 @@
  * found to be stale when its twin is tried, or at its next scan. It is kept from
  * pass to pass.
  *
- * Keys are signatures under a secret, hence as good as random: the upper levels
- * of the tree are an array of buckets (linear hashing: one bucket is split or
- * joined at a time as candidates come and go), the leaves are short lists linked
- * by page number through the blocks. A candidate costs a link and its share of
- * a bucket, 6 bytes. Guarded by sp_scan_mutex.
+ * Keys are signatures under a secret, hence as good as random: the low bits of a
+ * brief key choose its stripe, the next ones, in an array of buckets (linear
+ * hashing: one bucket is split or joined at a time as candidates come and go), the
+ * upper levels of the tree; the leaves are short lists linked by page number
+ * through the blocks. A candidate costs a link and its share of a bucket, 6 bytes.
+ *
+ * Lists, and the slots of what is on them, are under the stripe's lock; a candidate
+ * keeps its block. Only who holds `merging` of the stripe adds to them: what was
+ * not found there is not there until it lets go.
  */
 #include <linux/log2.h>
 #include <linux/mm.h>
@@ -22,47 +26,38 @@
 
 #define SP_SEGMENT_SHIFT	(PAGE_SHIFT - 2)
 #define SP_SEGMENT_BUCKETS	BIT(SP_SEGMENT_SHIFT)
-#define SP_INDEX_GFP (GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN)
+/* Under a spinlock, at times; what fails now is tried with the next candidate. */
+#define SP_INDEX_GFP (GFP_NOWAIT | __GFP_NOWARN)
 
-static u32 **sp_segments;		/* of buckets, each a page */
-static unsigned int sp_nr_segments, sp_max_segments;
-static u32 sp_nr_buckets;		/* in use */
-static u32 sp_bucket_mask;		/* rounded up to a power of two, less 1 */
-
-static u32 *sp_bucket(u32 nr)
+static u32 *sp_bucket(const struct sp_stripe *stripe, u32 nr)
 {
-	return &sp_segments[nr >> SP_SEGMENT_SHIFT][nr & (SP_SEGMENT_BUCKETS - 1)];
-}
-
-u32 sp_unstable_buckets(void)
-{
-	return sp_nr_buckets;
+	return &stripe->segments[nr >> SP_SEGMENT_SHIFT][nr & (SP_SEGMENT_BUCKETS - 1)];
 }
 
 /* The bucket of a key: what is not split yet stays with its lower half. */
-u32 sp_unstable_bucket(u32 signature)
+u32 sp_unstable_bucket(const struct sp_stripe *stripe, u32 signature)
 {
-	u32 nr = signature & sp_bucket_mask;
+	u32 nr = signature / SP_STRIPES & stripe->bucket_mask;
 
-	return nr < sp_nr_buckets ? nr : nr & (sp_bucket_mask >> 1);
+	return nr < stripe->nr_buckets ? nr : nr & (stripe->bucket_mask >> 1);
 }
 
 /* The first candidate of a bucket, 0 where it is empty. */
-u32 sp_unstable_first(u32 bucket)
+u32 sp_unstable_first(const struct sp_stripe *stripe, u32 bucket)
 {
-	return *sp_bucket(bucket);
+	return *sp_bucket(stripe, bucket);
 }
 
-static u32 *sp_bucket_of(u32 signature)
+static inline u32 *sp_bucket_of(const struct sp_stripe *stripe, u32 signature)
 {
-	return sp_bucket(sp_unstable_bucket(signature));
+	return sp_bucket(stripe, sp_unstable_bucket(stripe, signature));
 }
 
-static inline void sp_set_buckets(u32 nr)
+static inline void sp_set_buckets(struct sp_stripe *stripe, u32 nr)
 {
-	sp_nr_buckets = nr;
-	if (nr > sp_bucket_mask + 1 || nr <= sp_bucket_mask / 2 + 1)
-		sp_bucket_mask = roundup_pow_of_two(nr) - 1;
+	stripe->nr_buckets = nr;
+	if (nr > stripe->bucket_mask + 1 || nr <= stripe->bucket_mask / 2 + 1)
+		stripe->bucket_mask = roundup_pow_of_two(nr) - 1;
 }
 
 static union sp_slot *sp_page_slot(u32 page)
@@ -70,47 +65,47 @@ static union sp_slot *sp_page_slot(u32 page)
 	return &sp_block_of(page)->slot[sp_page_index(page)];
 }
 
-/* Room for the bucket @nr; false without memory. */
-static bool sp_segment_for(u32 nr)
+/* Room for the bucket @nr, where another was added before; false without memory. */
+static bool sp_segment_for(struct sp_stripe *stripe, u32 nr, gfp_t gfp)
 {
 	unsigned int wanted = (nr >> SP_SEGMENT_SHIFT) + 1;
 
-	if (wanted <= sp_nr_segments)
+	if (wanted <= stripe->nr_segments)
 		return true;
-	if (wanted > sp_max_segments) {
-		unsigned int max = max(16U, 2 * sp_max_segments);
-		u32 **more = kvcalloc(max, sizeof(*more), SP_INDEX_GFP);
+	if (wanted > stripe->max_segments) {
+		unsigned int max = max(16U, 2 * stripe->max_segments);
+		u32 **more = kcalloc(max, sizeof(*more), gfp);
 
 		if (!more)
 			return false;
-		if (sp_segments)
-			memcpy(more, sp_segments, sp_nr_segments * sizeof(*more));
-		kvfree(sp_segments);
-		sp_segments = more;
-		sp_max_segments = max;
+		if (stripe->segments)
+			memcpy(more, stripe->segments, stripe->nr_segments * sizeof(*more));
+		kfree(stripe->segments);
+		stripe->segments = more;
+		stripe->max_segments = max;
 	}
-	sp_segments[wanted - 1] = (u32 *)get_zeroed_page(SP_INDEX_GFP);
-	if (!sp_segments[wanted - 1])
+	stripe->segments[wanted - 1] = (u32 *)get_zeroed_page(gfp);
+	if (!stripe->segments[wanted - 1])
 		return false;
-	sp_nr_segments = wanted;
+	stripe->nr_segments = wanted;
 	return true;
 }
 
 /* One more bucket takes its part of its lower half. Best effort. */
-static void sp_grow(void)
+static noinline void sp_grow(struct sp_stripe *stripe)
 {
-	u32 nr = sp_nr_buckets, half, page, *link, *into;
+	u32 nr = stripe->nr_buckets, half, page, *link, *into;
 
-	if (!(nr & (SP_SEGMENT_BUCKETS - 1)) && !sp_segment_for(nr))
+	if (!(nr & (SP_SEGMENT_BUCKETS - 1)) && !sp_segment_for(stripe, nr, SP_INDEX_GFP))
 		return;
-	sp_set_buckets(nr + 1);
-	half = (sp_bucket_mask + 1) / 2;
-	link = sp_bucket(nr - half);
-	into = sp_bucket(nr);
+	sp_set_buckets(stripe, nr + 1);
+	half = (stripe->bucket_mask + 1) / 2;
+	link = sp_bucket(stripe, nr - half);
+	into = sp_bucket(stripe, nr);
 	while ((page = *link)) {
 		union sp_slot *slot = sp_page_slot(page);
 
-		if (slot->signature & half) {
+		if (slot->signature / SP_STRIPES & half) {
 			*link = slot->next;
 			slot->next = *into;
 			*into = page;
@@ -121,88 +116,157 @@ static void sp_grow(void)
 }
 
 /* The last bucket goes back to its lower half. */
-static void sp_shrink(void)
+static void sp_shrink(struct sp_stripe *stripe)
 {
-	u32 last = sp_nr_buckets - 1;
-	u32 *link = sp_bucket(last - rounddown_pow_of_two(last));
+	u32 last = stripe->nr_buckets - 1;
+	u32 *link = sp_bucket(stripe, last - rounddown_pow_of_two(last));
 
 	while (*link)
 		link = &sp_page_slot(*link)->next;
-	*link = *sp_bucket(last);
-	*sp_bucket(last) = 0;
-	sp_set_buckets(last);
-	if (sp_nr_buckets <= (sp_nr_segments - 1) << SP_SEGMENT_SHIFT)
-		free_page((unsigned long)sp_segments[--sp_nr_segments]);
+	*link = *sp_bucket(stripe, last);
+	*sp_bucket(stripe, last) = 0;
+	sp_set_buckets(stripe, last);
+	if (stripe->nr_buckets <= (stripe->nr_segments - 1) << SP_SEGMENT_SHIFT)
+		free_page((unsigned long)stripe->segments[--stripe->nr_segments]);
 }
 
-/*
- * A candidate of this key and @domain; after @after where it is not 0. 0 where
- * there is none.
- */
-u32 sp_unstable_find(u32 signature, u16 domain, u32 after)
+/* From @page on, the first candidate of this key and @domain; 0 where there is none. */
+static inline u32 sp_find_from(u32 page, u32 signature, u16 domain)
 {
-	u32 page = after ? sp_page_slot(after)->next : *sp_bucket_of(signature);
-
 	while (page) {
 		struct sp_block *block = sp_block_of(page);
 		union sp_slot *slot = &block->slot[sp_page_index(page)];
 
 		if (slot->signature == signature && block->owner->domain == domain)
-			return page;
+			break;
 		page = slot->next;
 	}
-	return 0;
+	return page;
 }
 
-void sp_unstable_insert(struct sp_block *block, unsigned int index, u32 signature)
+static inline void sp_link(struct sp_stripe *stripe, u32 *bucket, struct sp_block *block,
+			   unsigned int index, u32 signature)
 {
-	u32 *bucket = sp_bucket_of(signature);
-
 	block->slot[index].signature = signature;
 	block->slot[index].next = *bucket;
 	*bucket = sp_page_number(block, index);
 	block->candidates |= BIT_ULL(index);
-	if (++sp_stats.pages_unshared > 2 * sp_nr_buckets)
-		sp_grow();
+	if (++stripe->candidates > 2 * stripe->nr_buckets)
+		sp_grow(stripe);
 }
 
+/* The page becomes a candidate, unless there is one of this key: false. */
+bool sp_unstable_file(struct sp_block *block, unsigned int index, u32 signature)
+{
+	struct sp_stripe *stripe = sp_stripe_of(signature);
+	u32 *bucket;
+	bool alone;
+
+	sp_stripe_lock(stripe);
+	bucket = sp_bucket_of(stripe, signature);
+	alone = !sp_find_from(*bucket, signature, block->owner->domain);
+	if (alone)
+		sp_link(stripe, bucket, block, index, signature);
+	sp_stripe_unlock(stripe);
+	return alone;
+}
+
+/* The page becomes a candidate. */
+void sp_unstable_insert(struct sp_block *block, unsigned int index, u32 signature)
+{
+	struct sp_stripe *stripe = sp_stripe_of(signature);
+
+	sp_stripe_lock(stripe);
+	sp_link(stripe, sp_bucket_of(stripe, signature), block, index, signature);
+	sp_stripe_unlock(stripe);
+}
+
+/* The page, a candidate, is one no more. */
 void sp_unstable_remove(struct sp_block *block, unsigned int index)
 {
 	union sp_slot *slot = &block->slot[index];
-	u32 *link = sp_bucket_of(slot->signature), page = sp_page_number(block, index);
+	struct sp_stripe *stripe = sp_stripe_of(slot->signature);
+	u32 *link, page = sp_page_number(block, index);
 
+	sp_stripe_lock(stripe);
+	link = sp_bucket_of(stripe, slot->signature);
 	while (*link != page)
 		link = &sp_page_slot(*link)->next;
 	*link = slot->next;
 	slot->next = 0;
 	block->candidates &= ~BIT_ULL(index);
-	sp_stats.pages_unshared--;
+	stripe->candidates--;
+	while (stripe->candidates < stripe->nr_buckets &&
+	       stripe->nr_buckets > SP_SEGMENT_BUCKETS)
+		sp_shrink(stripe);
+	sp_stripe_unlock(stripe);
 	if (block->forked & BIT_ULL(index)) {
 		block->forked &= ~BIT_ULL(index);
 		sp_scan_refile_forked();
 	}
-	while (sp_stats.pages_unshared < sp_nr_buckets &&
-	       sp_nr_buckets > SP_SEGMENT_BUCKETS)
-		sp_shrink();
 }
 
-/* What it takes because there are candidates: not its first page. */
+/*
+ * Candidates of this key and @domain: the first ones, as many as there is room for,
+ * of which no more than so many are parts of spared huge pages. Returns how many;
+ * each has a reference to its space.
+ */
+unsigned int sp_unstable_twins(u32 signature, u16 domain, struct sp_twin *twins,
+			       unsigned int room, unsigned int spared)
+{
+	struct sp_stripe *stripe = sp_stripe_of(signature);
+	unsigned int count = 0;
+	u32 page;
+
+	sp_stripe_lock(stripe);
+	page = sp_find_from(*sp_bucket_of(stripe, signature), signature, domain);
+	while (page && count < room) {
+		struct sp_block *block = sp_block_of(page);
+		unsigned int index = sp_page_index(page);
+		bool is_spared = READ_ONCE(block->spared);
+
+		if (!is_spared || spared) {
+			spared -= is_spared;
+			twins[count++] = (struct sp_twin) {
+				.space = block->owner,
+				.addr = sp_slot_address(block, index),
+				.spared = is_spared,
+			};
+			refcount_inc(&block->owner->refs);
+		}
+		page = sp_find_from(block->slot[index].next, signature, domain);
+	}
+	sp_stripe_unlock(stripe);
+	return count;
+}
+
+/* What it takes because there are candidates: not the first page of each stripe. */
 unsigned long sp_unstable_bytes(void)
 {
-	return (sp_nr_segments - 1) * PAGE_SIZE;
+	return (sp_stripes_sum(nr_segments) - SP_STRIPES) * PAGE_SIZE;
 }
 
 int sp_unstable_init(void)
 {
-	if (!sp_segment_for(0))
-		return -ENOMEM;
-	sp_set_buckets(SP_SEGMENT_BUCKETS);
+	struct sp_stripe *stripe;
+
+	sp_for_each_stripe(stripe) {
+		mutex_init(&stripe->merging);
+		spin_lock_init(&stripe->lock);
+		if (!sp_segment_for(stripe, 0, GFP_KERNEL))
+			return -ENOMEM;
+		sp_set_buckets(stripe, SP_SEGMENT_BUCKETS);
+	}
 	return 0;
 }
 
 void sp_unstable_destroy(void)
 {
-	while (sp_nr_segments)
-		free_page((unsigned long)sp_segments[--sp_nr_segments]);
-	kvfree(sp_segments);
+	struct sp_stripe *stripe;
+
+	sp_for_each_stripe(stripe) {
+		while (stripe->nr_segments)
+			free_page((unsigned long)stripe->segments[--stripe->nr_segments]);
+		kfree(stripe->segments);
+	}
 }

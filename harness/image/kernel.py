@@ -34,18 +34,19 @@ def extract_vmlinux(tools: Sandbox, vmlinuz: Path) -> bytes:
         raise SamepageError("is not a bzImage", where=vmlinuz)
     setup_size = (image[_SETUP_SECTORS_AT] + 1) * 512
     offset, length = struct.unpack_from("<II", image, _PAYLOAD_AT)
-    # The last four bytes are the uncompressed size, which is not part of the compressed stream.
-    vmlinux = _decompress(tools, image[setup_size + offset : setup_size + offset + length - 4])
+    vmlinux = _decompress(tools, image[setup_size + offset : setup_size + offset + length])
     if not vmlinux.startswith(b"\x7fELF"):
         raise SamepageError("holds no kernel in a compression that is known here", where=vmlinuz)
     return vmlinux
 
 
 def _decompress(tools: Sandbox, payload: bytes) -> bytes:
-    if payload.startswith(_ZSTD):
-        return tools.run(["zstd", "-dc"], stdin=payload).stdout  # Python has zstd only since 3.14
-    if payload.startswith(_XZ):
-        return lzma.decompress(payload)
     if payload.startswith(_GZIP):
         return gzip.decompress(payload)
+    # The last four bytes are the uncompressed size, which only gzip has in its stream.
+    stream = payload[:-4]
+    if payload.startswith(_ZSTD):
+        return tools.run(["zstd", "-dc"], stdin=stream).stdout  # Python has zstd only since 3.14
+    if payload.startswith(_XZ):
+        return lzma.decompress(stream)
     return b""

@@ -37,8 +37,12 @@ static inline bool sp_traced(enum sp_tracepoint which)
 	}
 #include "tracepoints.def"
 #undef TRACEPOINT
+
+#define sp_trace_on(name)	sp_traced(SP_TP_##name)
 #else
 #include "ksm_events.h"
+
+#define sp_trace_on(name)	trace_ksm_##name##_enabled()
 
 #define TRACEPOINT(name, params, args)				\
 	static inline void sp_trace_##name params		\

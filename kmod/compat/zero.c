@@ -45,7 +45,7 @@ long sp_mm_zero_pages(struct mm_struct *mm)
 	return count;
 }
 
-/* Needs neither sp_scan_mutex nor an mmap_lock. */
+/* Needs neither sp_scan_lock nor an mmap_lock. */
 long sp_zero_pages(void)
 {
 	unsigned int i, nr;

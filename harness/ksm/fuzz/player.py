@@ -54,6 +54,7 @@ TUNABLES = (
     ("stable_node_chains_prune_millisecs", (0, 10, 2000)),
     ("merge_across_nodes", (0, 1, 1)),
     ("../samepage/huge_min_twins", (1, 64, 513)),
+    ("../samepage/threads", (1, 2, 4)),
 )
 """Under /sys/kernel/mm/ksm, with the values to choose from."""
 
@@ -274,6 +275,7 @@ class Player:
             ("stable_node_chains_prune_millisecs", 2000),
             ("merge_across_nodes", 1),
             ("../samepage/huge_min_twins", 64),
+            ("../samepage/threads", 1),
             ("run", 1),
         ):
             self.guest.write(KSM + name, str(value))

@@ -46,7 +46,7 @@ VOCABULARY = {
     "protect": _numbers(f"{_PAGES} how=0..1"),
     "lock": _numbers(f"{_PAGES} on=0..1"),
     "any": _numbers("process=0..7 on=0..1"),
-    "tune": _numbers("file=0..7 value=0..2"),
+    "tune": _numbers("file=0..8 value=0..2"),
     "run": _numbers("value=0..2"),
     "pass": _numbers("count=1..3"),
     "compact": _numbers(""),

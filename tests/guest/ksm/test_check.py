@@ -28,7 +28,7 @@ def spoil(config: Config, tmp_path_factory: pytest.TempPathFactory) -> BuiltModu
     source = tmp_path_factory.mktemp("spoil")
     kmod, ours = config.root / "kmod", config.root / "tests/guest/modules/spoil"
     shutil.copytree(kmod / "compat", source / "compat")
-    for path in (kmod / "samepage.h", ours / "spoil.c", ours / "Kbuild"):
+    for path in (*kmod.glob("*.h"), ours / "spoil.c", ours / "Kbuild"):
         shutil.copy(path, source)
     shutil.copy(kmod / "Kbuild", source / "kmod.Kbuild")
     return build_module(config, source, config.kernel)

@@ -12,15 +12,14 @@
 static char *what = "";
 module_param(what, charp, 0444);
 
-static struct mutex *scan_mutex;
-static struct sp_stats *stats;
-static struct rb_root *tree;
+static struct rw_semaphore *scan_lock;
+static struct sp_stripe *stripe;	/* one whose tree has a few nodes */
 static union sp_id **leaves;
 static u32 kept;
 
 static struct sp_stable *root(void)
 {
-	return rb_entry(tree->rb_node, struct sp_stable, node);
+	return rb_entry(stripe->tree.rb_node, struct sp_stable, node);
 }
 
 static struct sp_block *block_of(u32 page)
@@ -32,7 +31,7 @@ static struct sp_block *block_of(u32 page)
 
 static void spoil_counter(bool undo)
 {
-	stats->pages_sharing += undo ? -1 : 1;
+	stripe->sharing += undo ? -1 : 1;
 }
 
 static void spoil_profit(bool undo)
@@ -100,12 +99,17 @@ static int carry_out(bool undo)
 	for (i = 0; i < ARRAY_SIZE(all); i++) {
 		if (strcmp(all[i].name, what))
 			continue;
-		mutex_lock(scan_mutex);
+		down_write(scan_lock);
 		all[i].spoil(undo);
-		mutex_unlock(scan_mutex);
+		up_write(scan_lock);
 		return 0;
 	}
 	return -EINVAL;
+}
+
+static bool has_nodes(void)
+{
+	return stripe->tree.rb_node && stripe->tree.rb_node->rb_left;
 }
 
 static int __init spoil_init(void)
@@ -113,18 +117,20 @@ static int __init spoil_init(void)
 	struct kprobe probe = { .symbol_name = "kallsyms_lookup_name" };
 	unsigned long (*lookup)(const char *name);
 	int err = register_kprobe(&probe);
+	unsigned int i;
 
 	if (err)
 		return err;
 	lookup = (void *)probe.addr;
 	unregister_kprobe(&probe);
-	scan_mutex = (void *)lookup("samepage:sp_scan_mutex");
-	stats = (void *)lookup("samepage:sp_stats");
-	tree = (void *)lookup("samepage:sp_stable_tree");
-	if (!scan_mutex || !stats || !tree || !lookup("samepage:sp_leaves"))
+	scan_lock = (void *)lookup("samepage:sp_scan_lock");
+	stripe = (void *)lookup("samepage:sp_stripes");
+	if (!scan_lock || !stripe || !lookup("samepage:sp_leaves"))
 		return -ENOENT;
 	leaves = *(union sp_id ***)lookup("samepage:sp_leaves");
-	if (!tree->rb_node || !tree->rb_node->rb_left || !root()->sharers)
+	for (i = 1; i < SP_STRIPES && !has_nodes(); i++)
+		stripe++;
+	if (!has_nodes() || !root()->sharers)
 		return -EAGAIN;
 	return carry_out(false);
 }
