@@ -14,8 +14,8 @@ _MIN_AGE = 5.0
 """Seconds that kmemleak gives an object to be stored somewhere (MSECS_MIN_AGE in mm/kmemleak.c, 6.12)."""
 _STACKS = "/sys/kernel/debug/page_owner_stacks/show_stacks"
 _TIMEOUT = 120.0
-# Modules stand in the last GiB but two of the address space; what is unloaded has no name any more.
-_UNNAMED = re.compile(r"^\s*0xffffffff[c-f][0-9a-f]{7}", re.MULTILINE)
+# Where modules are, behind the kernel's image of 512 MiB; what is unloaded has no name any more.
+_UNNAMED = re.compile(r"^\s*0xffffffff[a-f][0-9a-f]{7}", re.MULTILINE)
 _PAGES = re.compile(r"^nr_base_pages: (\d+)", re.MULTILINE)
 
 

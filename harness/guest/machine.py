@@ -55,7 +55,7 @@ class Machine:
         """
         self.folder = folder
         self._snapshot = snapshot
-        kernel = image.vmlinuz if spec.kaslr else image.vmlinux
+        kernel = image.vmlinuz if spec.kaslr or not image.needs.pvh else image.vmlinux
         files = QemuFiles(str(kernel), str(image.initramfs), str(image.root), str(image.modules))
         pairs = [socket.socketpair() for _ in range(3)]
         ours = [pair[0] for pair in pairs]

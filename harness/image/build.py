@@ -18,7 +18,7 @@ from harness.image.modules import ModuleIndex, index_modules, module_tree
 from harness.image.programs import compile_program
 from harness.image.recipe import ImageRecipe, guest_sources, load_image_recipe, overlay_folder
 from harness.image.root import base_tree, root_tree
-from harness.kernel import Kernel, built_recipe, kernel_inputs, kernel_of
+from harness.kernel import BuiltKernelRecipe, Kernel, built_recipe, kernel_inputs, kernel_of
 from harness.packages.lock import load_lock, lock_path
 from harness.packages.recipe import load_recipe
 from harness.progress import step
@@ -40,6 +40,8 @@ class GuestNeeds:
     """Kernel arguments."""
     memory_factor: int = 1
     time_factor: float = 1.0
+    pvh: bool = True
+    """Whether it may be started by PVH, uncompressed."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +136,13 @@ def _build(config: Config, name: str, folder: Path) -> None:
     remove_tree(scratch)
     files = {name: file_sha256(folder / name) for name in FILES}
     total = hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in files.items()).encode()).hexdigest()
-    needs = GuestNeeds() if built is None else GuestNeeds(tuple(built.append), built.memory_factor, built.time_factor)
+    needs = GuestNeeds() if built is None else _needs(built)
     manifest = _Manifest(kernel=name, release=kernel.release, sha256=total, files=files, needs=needs)
     (folder / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+
+
+def _needs(recipe: BuiltKernelRecipe) -> GuestNeeds:
+    return GuestNeeds(tuple(recipe.append), recipe.memory_factor, recipe.time_factor, recipe.pvh)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ class BuiltKernelRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Options on top of allnoconfig; files beside the recipe, a later one has the last word."""
     append: list[str] = []
     """Kernel arguments of every guest."""
+    pvh: bool = True
+    """Whether it may be started by PVH, uncompressed."""
     memory_factor: Annotated[int, msgspec.Meta(ge=1, le=8)] = 1
     """Guests have so many times the memory that was asked for."""
     time_factor: Annotated[float, msgspec.Meta(ge=1, le=100)] = 1
