@@ -142,7 +142,7 @@ static noinline bool sp_share_sampled(const struct sp_found *found)
 	signature = sp_brief(&key);
 	stripe = sp_stripe_of(signature);
 	sp_merging_lock(stripe);
-	sp_records_lock(block->owner);
+	sp_records_lock_beside(block->owner, stripe);
 	if (!block->spared)
 		err = sp_try_stable(block, found->index, &key, signature);
 	sp_records_unlock(block->owner);
@@ -163,7 +163,7 @@ static noinline void sp_adopt_sharer(struct sp_found *found)
 	bool revived;
 
 	sp_merging_lock(stripe);
-	sp_records_lock(own);
+	sp_records_lock_beside(own, stripe);
 	sp_slot_unfile(found->block, found->index);
 	item = sp_item_new(found->block, found->index);
 	revived = !stable->nr_sharers;
@@ -210,7 +210,7 @@ static void sp_file_page(struct sp_batch *batch, struct sp_found *found)
 	bool done;
 
 	sp_merging_lock(stripe);
-	sp_records_lock(batch->space);
+	sp_records_lock_beside(batch->space, stripe);
 	done = sp_is_filed(batch, found, signature) ||
 	       (sp_tunables.use_zero_pages && found->sample == sp_zero_sample &&
 		!found->block->spared && sp_try_zero(found->block, found->index));
@@ -220,7 +220,7 @@ static void sp_file_page(struct sp_batch *batch, struct sp_found *found)
 		sp_merging_unlock(stripe);
 		done = sp_share_sampled(found);
 		sp_merging_lock(stripe);
-		sp_records_lock(batch->space);
+		sp_records_lock_beside(batch->space, stripe);
 	}
 	if (!done)
 		sp_merge_page(found, &key, signature);
