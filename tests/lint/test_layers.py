@@ -15,6 +15,7 @@ LAYERS = (
     {"packages"},
     {"sandbox"},
     {"toolroot"},
+    {"kernel"},
     {"image", "module"},
     {"lint"},
     {"guest"},
