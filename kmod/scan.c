@@ -433,8 +433,7 @@ int sp_scan_set_threads(unsigned int threads)
 
 int sp_scan_start(void)
 {
-	/* A thread for each four processors, as far as four. */
-	int err = sp_scan_set_threads(clamp(num_online_cpus() / 4, 1U, 4U));
+	int err = sp_scan_set_threads(1);
 
 	if (err)
 		sp_scan_stop();
