@@ -98,7 +98,12 @@ def find_scanners(files: FileReader, pids: Iterable[int]) -> tuple[int, ...]:
     """Return which of the processes are threads that merge."""
     paths = {pid: f"/proc/{pid}/comm" for pid in pids}
     names = files.read_files(paths.values())
-    return tuple(pid for pid, path in paths.items() if (names[path] or b"").decode().strip() in SCANNERS)
+    return tuple(pid for pid, path in paths.items() if _is_scanner((names[path] or b"").decode().strip()))
+
+
+def _is_scanner(name: str) -> bool:
+    """Whether a thread of this name merges; of several, all but the first have a number: samepaged/1."""
+    return name.partition("/")[0] in SCANNERS
 
 
 def _folder(texts: Mapping[str, bytes], folder: str, prefix: str) -> dict[str, int]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import struct
 from pathlib import Path
@@ -49,17 +50,22 @@ def bzimage(payload: bytes) -> bytes:
     header = bytearray(1024)
     header[0x1F1] = 1
     header[0x202:0x206] = b"HdrS"
-    struct.pack_into("<II", header, 0x248, 16, len(payload) + 4)
-    return bytes(header) + b"\0" * 16 + payload + b"size"
+    struct.pack_into("<II", header, 0x248, 16, len(payload))
+    return bytes(header) + b"\0" * 16 + payload
 
 
 def test_vmlinux_is_found_in_a_bzimage(tmp_path: Path) -> None:
     vmlinuz = tmp_path / "vmlinuz"
-    vmlinuz.write_bytes(bzimage(lzma.compress(b"\x7fELF and more")))
+    vmlinuz.write_bytes(bzimage(lzma.compress(b"\x7fELF and more") + b"size"))
+    assert extract_vmlinux(HOST, vmlinuz) == b"\x7fELF and more"
+    # gzip's own last four bytes are the size.
+    vmlinuz.write_bytes(bzimage(gzip.compress(b"\x7fELF and more")))
     assert extract_vmlinux(HOST, vmlinuz) == b"\x7fELF and more"
 
 
-@pytest.mark.parametrize("content", [b"", b"MZ" * 600, bzimage(b"????"), bzimage(lzma.compress(b"no kernel"))])
+@pytest.mark.parametrize(
+    "content", [b"", b"MZ" * 600, bzimage(b"????"), bzimage(lzma.compress(b"no kernel") + b"size")]
+)
 def test_what_is_no_kernel_is_refused(tmp_path: Path, content: bytes) -> None:
     vmlinuz = tmp_path / "vmlinuz"
     vmlinuz.write_bytes(content)

@@ -111,11 +111,15 @@ def test_processes_come_and_go_and_write(guest: Guest, merger: Merger, work: Mem
             merger.set_samepage("threads", 1 + turn % 4)
             work.check()
     merger.set_samepage("threads", 4)
-    merger.merge(work)
+    counters = merger.merge(work)
+    shared, *saved = merger.counts()
+    least, *possible = merger.expected(work)
+    assert saved == possible
+    # A merged page whose other sharers have gone or written stays one: the model was not told what merged meanwhile.
+    assert shared >= least
+    assert counters["pages_volatile"] == 0
     work.check()
     merger.check()
-    if merger.counts() != merger.expected(work):
-        pytest.xfail(f"known fault, not found yet (docs/module.md): {merger.counts()}, not {merger.expected(work)}")
 
 
 def test_stopped_unmerged_and_unloaded_in_the_middle(

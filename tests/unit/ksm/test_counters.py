@@ -83,6 +83,7 @@ def test_a_process_that_is_gone_counts_nothing() -> None:
 
 def test_scanners_are_found_by_name() -> None:
     assert find_scanners(Files(), [7, 8, 9, 10]) == (7, 8)
+    assert find_scanners(Files(**{"/proc/11/comm": b"samepaged/1\n"}), [8, 9, 11]) == (8, 11)
 
 
 def test_a_series_is_written_as_it_grows(tmp_path: Path) -> None:
