@@ -6,8 +6,7 @@ from __future__ import annotations
 import click
 
 from harness.config import load_config
-from harness.errors import SamepageError
-from harness.kernel import built_kernels, kernel_of, verify_built
+from harness.kernel import ensure_built, verify_built
 
 
 @click.group(epilog="Example: `samepage kernel build debug`")
@@ -22,11 +21,7 @@ def build(name: str) -> None:
 
     Goes on where an interrupted build was. Any command takes it then: `--kernel NAME`.
     """
-    config = load_config()
-    known = built_kernels(config.images)
-    if name not in known:
-        raise SamepageError("is no kernel that is built here", where=name, hint=f"There are: {', '.join(known)}")
-    built = kernel_of(config, name)
+    built = ensure_built(load_config(), name)
     click.echo(f"{built.release}  {built.tree}")
 
 

@@ -39,7 +39,6 @@ class GuestNeeds:
     append: tuple[str, ...] = ()
     """Kernel arguments."""
     memory_factor: int = 1
-    time_factor: float = 1.0
     pvh: bool = True
     """Whether it may be started by PVH, uncompressed."""
 
@@ -142,7 +141,7 @@ def _build(config: Config, name: str, folder: Path) -> None:
 
 
 def _needs(recipe: BuiltKernelRecipe) -> GuestNeeds:
-    return GuestNeeds(tuple(recipe.append), recipe.memory_factor, recipe.time_factor, recipe.pvh)
+    return GuestNeeds(tuple(recipe.append), recipe.memory_factor, recipe.pvh)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from harness.config import Config
 from harness.errors import CheckFailed, SamepageError
 from harness.kernel.options import not_granted, read_fragments
 from harness.kernel.recipe import BuiltKernelRecipe, fragment_paths
-from harness.packages.fetch import fetch_packages, verify_cached
-from harness.packages.lock import load_lock
+from harness.packages.source import source_deb, source_package
 from harness.progress import Step, step
 from harness.sandbox import Mounts, Sandbox
 from harness.store import remove_tree
@@ -69,11 +68,8 @@ class KernelBuild:
         """Unpack the source, all of it or nothing."""
         if self.work.is_dir():
             return
-        recipe = f"kernel-{self.recipe.base}"
-        lock = load_lock(self.config.images, recipe)
-        (package,) = lock.of_groups(["source"])
-        deb = fetch_packages(self.config, recipe, lock, [package])[package.name]
-        verify_cached(package, deb)
+        package = source_package(self.config, self.recipe.base)
+        deb = source_deb(self.config, self.recipe.base)
         partial = self.work.with_name(f"{self.work.name}.partial")
         remove_tree(partial)
         partial.mkdir(parents=True)

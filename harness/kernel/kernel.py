@@ -14,6 +14,7 @@ from harness.kernel.build import KernelBuild
 from harness.kernel.recipe import BuiltKernelRecipe, built_kernels, built_recipe, fragment_paths
 from harness.packages.lock import load_lock, lock_path
 from harness.packages.recipe import load_recipe
+from harness.packages.source import source_package
 from harness.sandbox import Sandbox
 from harness.store import built_folder, exclusive, file_sha256, key_of, remove_tree
 from harness.toolroot import tool_root, unpacked_groups
@@ -111,11 +112,24 @@ def _built(config: Config, name: str, recipe: BuiltKernelRecipe) -> Kernel:
 
 
 def _build_of(config: Config, name: str, recipe: BuiltKernelRecipe) -> KernelBuild:
-    (source,) = load_lock(config.images, f"kernel-{recipe.base}").of_groups(["source"])
+    source = source_package(config, recipe.base)
     tools = tool_root(config, TOOLS)
     fragments = [path.read_bytes() for path in fragment_paths(config.images, recipe)]
     work = config.cache / "work" / f"{name}-{key_of(_METHOD, source.sha256, tools.name, name, *fragments)}"
     return KernelBuild(config, name, recipe, Sandbox(tools), work)
+
+
+def _recipe_of(config: Config, name: str) -> BuiltKernelRecipe:
+    recipe = built_recipe(config.images, name)
+    if recipe is None:
+        known = ", ".join(built_kernels(config.images))
+        raise SamepageError("is no kernel that is built here", where=name, hint=f"There are: {known}")
+    return recipe
+
+
+def ensure_built(config: Config, name: str) -> Kernel:
+    """Return a kernel that is built here. Raises SamepageError, naming those that are, for any other."""
+    return _built(config, name, _recipe_of(config, name))
 
 
 def verify_built(config: Config, name: str) -> list[str]:
@@ -123,11 +137,8 @@ def verify_built(config: Config, name: str) -> list[str]:
 
     Raises CheckFailed that names the files which came out otherwise.
     """
-    recipe = built_recipe(config.images, name)
-    if recipe is None:
-        known = ", ".join(built_kernels(config.images))
-        raise SamepageError("is not built here", where=name, hint=f"Kernels that are: {known}")
-    before = kernel_of(config, name).tree
+    recipe = _recipe_of(config, name)
+    before = _built(config, name, recipe).tree
     build = _build_of(config, name, recipe)
     build = dataclasses.replace(build, work=build.work.with_name(f"{build.work.name}-again"), use_ccache=False)
     out = config.cache / "work" / f"{name}-verify"

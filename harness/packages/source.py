@@ -11,9 +11,27 @@ from pathlib import Path
 from harness.config import Config
 from harness.errors import SamepageError
 from harness.packages.fetch import fetch_packages, verify_cached
-from harness.packages.lock import load_lock
+from harness.packages.lock import Package, load_lock
 from harness.progress import step
 from harness.store import built_folder, key_of
+
+
+def source_package(config: Config, kernel: str) -> Package:
+    """Return the package with the source of a kernel that has a recipe."""
+    recipe = f"kernel-{kernel}"
+    packages = load_lock(config.images, recipe).of_groups(["source"])
+    if len(packages) != 1:
+        raise SamepageError("one package was expected in the group `source`", where=f"{recipe}.lock")
+    return packages[0]
+
+
+def source_deb(config: Config, kernel: str) -> Path:
+    """Return that package's file, fetched if need be and verified."""
+    recipe = f"kernel-{kernel}"
+    package = source_package(config, kernel)
+    deb = fetch_packages(config, recipe, load_lock(config.images, recipe), [package])[package.name]
+    verify_cached(package, deb)
+    return deb
 
 
 def kernel_source(config: Config, kernel: str, paths: Collection[str], *, optional: Collection[str] = ()) -> Path:
@@ -22,16 +40,10 @@ def kernel_source(config: Config, kernel: str, paths: Collection[str], *, option
     Of `optional` it holds what that kernel has: things move between versions.
     The package is fetched and read when a set of paths is first asked for.
     """
-    recipe = f"kernel-{kernel}"
-    lock = load_lock(config.images, recipe)
-    packages = lock.of_groups(["source"])
-    if len(packages) != 1:
-        raise SamepageError("one package was expected in the group `source`", where=f"{recipe}.lock")
-    package = packages[0]
+    package = source_package(config, kernel)
 
     def build(partial: Path) -> None:
-        deb = fetch_packages(config, recipe, lock, packages)[package.name]
-        verify_cached(package, deb)
+        deb = source_deb(config, kernel)
         with step(f"Reading the source of Linux {kernel}"):
             _extract(deb, f"usr/src/{package.name}.tar.xz", paths, optional, partial)
 

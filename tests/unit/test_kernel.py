@@ -66,7 +66,7 @@ def test_a_recipe_with_a_mistake_is_named(tmp_path: Path) -> None:
 
 
 def test_guests_get_what_their_kernel_needs() -> None:
-    spec = suited(GuestSpec(memory_mib=512, append=("b",)), GuestNeeds(("a",), 2, 6))
+    spec = suited(GuestSpec(memory_mib=512, append=("b",)), GuestNeeds(("a",), 2))
     assert (spec.memory_mib, spec.append) == (1024, ("a", "b"))
     assert suited(GuestSpec(), GuestNeeds()) == GuestSpec()
     config = load_config(Path(__file__))

@@ -17,6 +17,7 @@ import numpy as np
 from harness.errors import CheckFailed
 from harness.guest.errors import GuestFileError
 from harness.guest.guest import Guest
+from harness.guest.swap import drop_zram, make_zram, set_zram
 from harness.ksm import checker
 from harness.ksm.content import Kind
 from harness.ksm.counters import KSM
@@ -31,7 +32,6 @@ MAX_PROCESSES = 6
 MAX_PAGES = 2000
 """Of a process."""
 PASS_TIMEOUT = 60.0
-SWAP_MIB = 256
 
 ADVICES = (
     Advice.MERGEABLE,
@@ -83,7 +83,7 @@ class Player:
         self.work.__exit__(kind, error, trace)
         if self.guest.healthy:
             self._swap(on=False)
-            self.guest.write("/sys/block/zram0/reset", "1")
+            drop_zram(self.guest)
 
     def restart(self) -> None:
         """Forget all processes, and set everything as it is at the begin of a script."""
@@ -237,7 +237,7 @@ class Player:
 
     def _swap(self, on: int) -> None:
         if bool(on) != self._swapping:
-            self.guest.run(["swapon" if on else "swapoff", "/dev/zram0"], timeout=180)
+            set_zram(self.guest, on=bool(on))
             self._swapping = bool(on)
 
     def _move(self, process: int, area: int, first: int, count: int, node: int) -> None:
@@ -259,9 +259,7 @@ class Player:
     def _prepare(self) -> None:
         if self.guest.read_files(["/sys/module/samepage/version"])["/sys/module/samepage/version"] is None:
             self.guest.insmod(self.module.ko)
-        self.guest.run(["modprobe", "zram", "num_devices=1"])
-        self.guest.write("/sys/block/zram0/disksize", str(SWAP_MIB << 20))
-        self.guest.run(["mkswap", "/dev/zram0"])
+        make_zram(self.guest)
         self._swap(on=True)
 
     def _reset_tunables(self) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harness.guest.errors import GuestFileError
 from harness.guest.guest import Guest
+from harness.guest.swap import drop_zram, make_zram, set_zram
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.ksm.processes import PFN_MASK, SWAPPED, Advice, Area
@@ -27,13 +28,11 @@ pytestmark = pytest.mark.guest(memory_mib=1024, cpus=2, numa_nodes=2)
 @pytest.fixture
 def zram(guest: Guest) -> Iterator[None]:
     """Swap on compressed memory."""
-    guest.run(["modprobe", "zram", "num_devices=1"])
-    guest.write("/sys/block/zram0/disksize", str(256 << 20))
-    guest.run(["mkswap", "/dev/zram0"])
-    guest.run(["swapon", "/dev/zram0"])
+    make_zram(guest)
+    set_zram(guest, on=True)
     yield
-    guest.run(["swapoff", "/dev/zram0"], timeout=180)
-    guest.write("/sys/block/zram0/reset", "1")
+    set_zram(guest, on=False)
+    drop_zram(guest)
 
 
 def merged(merger: Merger, work: MemWork, processes: int = 3) -> None:
