@@ -15,6 +15,7 @@
 
 #include "samepage.h"
 #include "attrs.h"
+#include "control.h"
 
 #define SP_DEFAULT_PAGES_TO_SCAN 100
 #define SP_MIN_CPU_PERCENT	10

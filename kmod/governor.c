@@ -22,6 +22,7 @@
 
 #include "samepage.h"
 #include "attrs.h"
+#include "control.h"
 
 #define SP_PASSES_TO_MERGE	3
 #define SP_ROUND_FIRST_PAGES	100UL

@@ -11,6 +11,7 @@
 #include <linux/wait.h>
 
 #include "samepage.h"
+#include "control.h"
 
 static DECLARE_WAIT_QUEUE_HEAD(sp_online);
 static bool sp_offlining;	/* set under sp_scan_lock */
@@ -51,8 +52,10 @@ static int sp_memory_event(struct notifier_block *self, unsigned long action,
 {
 	const struct memory_notify *memory = arg;
 
-	if (action == MEM_GOING_OFFLINE)
+	if (action == MEM_GOING_OFFLINE) {
 		sp_set_offlining(true);
+		sp_reserve_drop();	/* some of it may be there */
+	}
 	if (action == MEM_OFFLINE)
 		sp_stable_forget_pfns(memory->start_pfn,
 				      memory->start_pfn + memory->nr_pages);

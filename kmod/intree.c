@@ -12,6 +12,7 @@
 #include <linux/slab.h>
 
 #include "samepage.h"
+#include "control.h"
 
 #define SP_QUIET_TRIES	50
 #define SP_QUIET_MSECS	100

@@ -10,6 +10,7 @@
 #include <linux/module.h>
 
 #include "check.h"
+#include "control.h"
 
 static void sp_caches_destroy(void)
 {
@@ -45,11 +46,16 @@ static int __init sp_init(void)
 	err = sp_hotplug_init();
 	if (err)
 		goto scanner;
+	err = sp_reserve_init();
+	if (err)
+		goto hotplug;
 	err = sp_takeover();
 	if (!err) {
 		sp_check_init();
 		return 0;
 	}
+	sp_reserve_exit();
+hotplug:
 	sp_hotplug_exit();
 scanner:
 	sp_scan_stop();
@@ -64,6 +70,7 @@ out:
 static void __exit sp_exit_module(void)
 {
 	sp_check_exit();
+	sp_reserve_exit();
 	sp_hotplug_exit();
 	sp_scan_stop();
 	sp_caches_destroy();

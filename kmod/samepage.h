@@ -130,7 +130,7 @@ extern struct sp_tunables sp_tunables;
 
 static inline void sp_records_lock(struct sp_space *space)
 {
-	if (!sp_parallel)
+	if (!sp_is_parallel())
 		return;
 	sp_count_wait(mutex_is_locked(&space->records));
 	mutex_lock(&space->records);
@@ -139,7 +139,7 @@ static inline void sp_records_lock(struct sp_space *space)
 /* The same, with `merging` of @stripe held, under which a second one may be taken. */
 static inline void sp_records_lock_beside(struct sp_space *space, struct sp_stripe *stripe)
 {
-	if (!sp_parallel)
+	if (!sp_is_parallel())
 		return;
 	sp_count_wait(mutex_is_locked(&space->records));
 	mutex_lock_nest_lock(&space->records, &stripe->merging);
@@ -147,7 +147,7 @@ static inline void sp_records_lock_beside(struct sp_space *space, struct sp_stri
 
 static inline void sp_records_unlock(struct sp_space *space)
 {
-	if (sp_parallel)
+	if (sp_is_parallel())
 		mutex_unlock(&space->records);
 }
 
@@ -470,36 +470,6 @@ void sp_scan_lock_shared(void);
 void sp_scan_lock_all(void);
 int sp_hotplug_init(void);
 void sp_hotplug_exit(void);
-
-/* sysfs_ksm.c, sysfs_samepage.c */
-extern const struct attribute_group sp_ksm_group;
-long sp_metadata_bytes(void);
-int sp_sysfs_init(void);
-void sp_sysfs_exit(void);
-
-/* advisor.c */
-extern const struct attribute_group sp_advisor_group;
-struct sp_advisor_limits {
-	unsigned long max_cpu;		/* percent of a CPU */
-	unsigned long min_pages;	/* pages_to_scan to begin with */
-	unsigned long max_pages;
-	unsigned long target_seconds;	/* for a pass */
-};
-
-extern struct sp_advisor_limits sp_advisor_limits;
-bool sp_advisor_on(void);
-void sp_advisor_set(bool on);
-void sp_advisor_pass_begins(void);
-void sp_advisor_pass_ends(void);
-
-/* governor.c */
-extern const struct attribute_group sp_governor_group;
-bool sp_governor_on(void);
-void sp_governor_set(unsigned long seconds);
-void sp_governor_round_begins(void);
-void sp_governor_round_ends(unsigned int pages);
-void sp_governor_pass_begins(void);
-unsigned long sp_governor_nap_ticks(void);
 
 /* intree.c */
 int sp_intree_quiet(void);

@@ -13,6 +13,7 @@
  * for all of them together. A pass begins and ends under sp_pass_mutex, when none
  * has a space in hand: the one that comes to the end last ends it.
  */
+#include <linux/cpu.h>
 #include <linux/freezer.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
@@ -21,13 +22,14 @@
 
 #include "batch.h"
 #include "check.h"
+#include "control.h"
 
 #define SP_MAX_SCANNERS	16
 
 DECLARE_RWSEM(sp_scan_lock);	/* see samepage.h */
 struct sp_passes sp_passes;
 unsigned long sp_run;
-bool sp_parallel;
+DEFINE_STATIC_KEY_FALSE(sp_parallel);
 
 struct sp_scanner {
 	struct task_struct *task;
@@ -350,6 +352,8 @@ static int sp_scan_thread(void *arg)
 		sp_scan_lock_shared();
 		if (sp_should_scan(me))
 			sp_round(me);
+		if (!me->nr)
+			sp_reserve_adjust();
 		up_read(&sp_scan_lock);
 	}
 	return 0;
@@ -420,11 +424,15 @@ int sp_scan_set_threads(unsigned int threads)
 		if (!sp_scanners[nr])
 			err = sp_start_scanner(nr);
 	if (!err) {
+		/* In this order: memory goes offline under it, too, and waits for sp_scan_lock. */
+		cpus_read_lock();
 		sp_scan_lock_all();
 		WRITE_ONCE(sp_nr_threads, threads);
-		/* From then on nobody can tell whether one that was put to rest is done. */
-		sp_parallel |= threads > 1;
+		/* For good: nobody can tell whether one that was put to rest is done. */
+		if (threads > 1)
+			static_branch_enable_cpuslocked(&sp_parallel);
 		up_write(&sp_scan_lock);
+		cpus_read_unlock();
 		sp_scan_wake();
 	}
 	mutex_unlock(&sp_threads_mutex);
@@ -433,7 +441,8 @@ int sp_scan_set_threads(unsigned int threads)
 
 int sp_scan_start(void)
 {
-	int err = sp_scan_set_threads(1);
+	/* A thread for each four processors, as far as four. */
+	int err = sp_scan_set_threads(clamp(num_online_cpus() / 4, 1U, 4U));
 
 	if (err)
 		sp_scan_stop();

@@ -3,6 +3,7 @@
 #ifndef SAMEPAGE_STRIPES_H
 #define SAMEPAGE_STRIPES_H
 
+#include <linux/jump_label.h>
 #include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/rbtree.h>
@@ -48,10 +49,16 @@ unsigned long sp_stripes_sum_at(size_t offset);
 
 /*
  * More than one scanner? Else whoever holds sp_scan_lock is alone, and the locks
- * of stripes and records are not taken: they would cost a tenth of a look at a page.
- * Changed with sp_scan_lock held for writing.
+ * of stripes and records are not taken: they would cost a tenth of a look at a page,
+ * and asking for it a hundredth, if the code were not patched. Changed with
+ * sp_scan_lock held for writing.
  */
-extern bool sp_parallel;
+DECLARE_STATIC_KEY_FALSE(sp_parallel);
+
+static inline bool sp_is_parallel(void)
+{
+	return static_branch_unlikely(&sp_parallel);
+}
 
 static inline void sp_count_wait(bool is_locked)
 {
@@ -61,7 +68,7 @@ static inline void sp_count_wait(bool is_locked)
 
 static inline void sp_merging_lock(struct sp_stripe *stripe)
 {
-	if (!sp_parallel)
+	if (!sp_is_parallel())
 		return;
 	sp_count_wait(mutex_is_locked(&stripe->merging));
 	mutex_lock(&stripe->merging);
@@ -69,19 +76,19 @@ static inline void sp_merging_lock(struct sp_stripe *stripe)
 
 static inline void sp_merging_unlock(struct sp_stripe *stripe)
 {
-	if (sp_parallel)
+	if (sp_is_parallel())
 		mutex_unlock(&stripe->merging);
 }
 
 static inline void sp_stripe_lock(struct sp_stripe *stripe)
 {
-	if (sp_parallel)
+	if (sp_is_parallel())
 		spin_lock(&stripe->lock);
 }
 
 static inline void sp_stripe_unlock(struct sp_stripe *stripe)
 {
-	if (sp_parallel)
+	if (sp_is_parallel())
 		spin_unlock(&stripe->lock);
 }
 

@@ -9,6 +9,7 @@
 
 #include "samepage.h"
 #include "attrs.h"
+#include "control.h"
 
 struct sp_tunables sp_tunables = {
 	.pages_to_scan = 100,

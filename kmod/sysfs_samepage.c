@@ -5,6 +5,7 @@
 
 #include "samepage.h"
 #include "attrs.h"
+#include "control.h"
 
 /* What the module allocates about pages, in bytes. */
 long sp_metadata_bytes(void)
@@ -64,36 +65,48 @@ static const struct attribute_group sp_group = {
 	.attrs = sp_attrs,
 };
 
+/* The first two are folders, and the others add to them. */
+static const struct attribute_group *const sp_groups[] = {
+	&sp_ksm_group, &sp_group, &sp_advisor_group, &sp_governor_group, &sp_reserve_group,
+};
+
+#define SP_FOLDERS 2
+
+static int sp_group_add(unsigned int nr)
+{
+	if (nr < SP_FOLDERS)
+		return sysfs_create_group(sp_kernel.mm_kobj, sp_groups[nr]);
+	return sysfs_merge_group(sp_kernel.mm_kobj, sp_groups[nr]);
+}
+
+/* The first @count of them, the last one first. */
+static void sp_groups_remove(unsigned int count)
+{
+	while (count--) {
+		if (count < SP_FOLDERS)
+			sysfs_remove_group(sp_kernel.mm_kobj, sp_groups[count]);
+		else
+			sysfs_unmerge_group(sp_kernel.mm_kobj, sp_groups[count]);
+	}
+}
+
 /* All groups; in-tree KSM's "ksm" must be gone before. */
 int sp_sysfs_init(void)
 {
-	int err = sysfs_create_group(sp_kernel.mm_kobj, &sp_ksm_group);
+	unsigned int nr;
 
-	if (err)
-		return err;
-	err = sysfs_merge_group(sp_kernel.mm_kobj, &sp_advisor_group);
-	if (err)
-		goto ksm;
-	err = sysfs_create_group(sp_kernel.mm_kobj, &sp_group);
-	if (err)
-		goto advisor;
-	err = sysfs_merge_group(sp_kernel.mm_kobj, &sp_governor_group);
-	if (err)
-		goto samepage;
+	for (nr = 0; nr < ARRAY_SIZE(sp_groups); nr++) {
+		int err = sp_group_add(nr);
+
+		if (err) {
+			sp_groups_remove(nr);
+			return err;
+		}
+	}
 	return 0;
-samepage:
-	sysfs_remove_group(sp_kernel.mm_kobj, &sp_group);
-advisor:
-	sysfs_unmerge_group(sp_kernel.mm_kobj, &sp_advisor_group);
-ksm:
-	sysfs_remove_group(sp_kernel.mm_kobj, &sp_ksm_group);
-	return err;
 }
 
 void sp_sysfs_exit(void)
 {
-	sysfs_unmerge_group(sp_kernel.mm_kobj, &sp_governor_group);
-	sysfs_remove_group(sp_kernel.mm_kobj, &sp_group);
-	sysfs_unmerge_group(sp_kernel.mm_kobj, &sp_advisor_group);
-	sysfs_remove_group(sp_kernel.mm_kobj, &sp_ksm_group);
+	sp_groups_remove(ARRAY_SIZE(sp_groups));
 }

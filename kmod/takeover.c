@@ -22,6 +22,7 @@
 #include <linux/sched/task.h>
 
 #include "samepage.h"
+#include "control.h"
 
 bool sp_passthrough;
 static unsigned long sp_run_to_resume;	/* where an unload is called off */

@@ -50,10 +50,10 @@ static struct sp_block *sp_twin_lock(const struct sp_twin *twin, struct sp_space
 	struct sp_space *space = twin->space;
 	struct sp_block *block;
 
-	if (sp_parallel && own < space) {
+	if (sp_is_parallel() && own < space) {
 		sp_count_wait(mutex_is_locked(&space->records));
 		mutex_lock_nest_lock(&space->records, merging);
-	} else if (sp_parallel && own > space && !mutex_trylock(&space->records)) {
+	} else if (sp_is_parallel() && own > space && !mutex_trylock(&space->records)) {
 		sp_count_wait(true);
 		mutex_unlock(&own->records);
 		mutex_lock_nest_lock(&space->records, merging);

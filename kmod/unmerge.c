@@ -17,6 +17,7 @@
 #include <linux/sched/signal.h>
 
 #include "samepage.h"
+#include "control.h"
 
 static bool sp_ignore_signals;
 
@@ -256,6 +257,7 @@ int sp_unmerge_registered(void)
 	struct sp_space *space;
 	int err = 0;
 
+	sp_reserve_drop();
 	sp_scan_reset();
 	sp_registry_begin();
 	while (!err && (space = sp_registry_take())) {

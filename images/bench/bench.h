@@ -6,7 +6,7 @@
  * initramfs, records leave by the debug port. With QEMU's icount every run of a case is therefore the same run, and
  * 1 ns of the guest's clocks is 1 instruction.
  *
- * harness/ksm/bench/script.py writes the scripts.
+ * harness/ksm/bench/cases.py writes the scripts.
  */
 #ifndef BENCH_H
 #define BENCH_H
@@ -18,9 +18,11 @@
 
 #include "../guest/memwork/protocol.h"	/* PAGE_BYTES */
 
-
 #define MAX_WORDS	16
 #define MAX_LINE	512
+
+/* init.c */
+void set_policy(int policy, int priority);
 
 /* out.c: the debug port, and the way out. */
 void open_output(void);
@@ -45,6 +47,8 @@ void find_scanners(void);
 uint64_t scanner_ns(void);
 void start_scanner(void);
 void run_passes(const char *label, unsigned int passes);
+void set_threads(const char *count);
+void run_together(const char *label);
 void run_curve(const char *label, unsigned int pages, int64_t target, unsigned int passes);
 void run_race(const char *label, long period_us, int64_t target, unsigned int looks);
 

@@ -43,6 +43,15 @@ static void load_module(void)
 	}
 }
 
+/* And for no child of this process. */
+void set_policy(int policy, int priority)
+{
+	const struct sched_param param = { .sched_priority = priority };
+
+	if (sched_setscheduler(0, policy | SCHED_RESET_ON_FORK, &param))
+		die("policy %d: %s", policy, strerror(errno));
+}
+
 /*
  * Whoever waits for a scanner must not want its CPU: the kernel (6.12, RQCF_REQ_SKIP) reads the clock when somebody is
  * woken who is to run next, and not again when the scanner gives way at last, which may be 200,000 instructions later.
@@ -50,10 +59,7 @@ static void load_module(void)
  */
 static void step_back(void)
 {
-	static const struct sched_param none;
-
-	if (sched_setscheduler(0, SCHED_IDLE | SCHED_RESET_ON_FORK, &none))
-		die("SCHED_IDLE: %s", strerror(errno));
+	set_policy(SCHED_IDLE, 0);
 }
 
 int main(void)

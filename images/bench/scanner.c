@@ -6,19 +6,24 @@
  * sleep_millisecs, unless that is changed: with a very large number of pages and a very long sleep, each change of
  * the sleep is one pass, exactly.
  */
+#define _GNU_SOURCE
 #include "bench.h"
 
 #include <ctype.h>
 #include <dirent.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define KSM		"/sys/kernel/mm/ksm/"
 #define MAX_SCANNERS	64
 #define WHOLE_PASS	"2000000000"
 #define POLL_US		1000
 #define CURVE_POLL_US	200
+#define TOGETHER_POLL_US	200
+#define THREADS		"/sys/kernel/mm/samepage/threads"
 
 static int scanners[MAX_SCANNERS];
 static unsigned int scanner_count;
@@ -139,6 +144,48 @@ void run_passes(const char *label, unsigned int passes)
 		one_pass();
 		say_counters(label);
 	}
+}
+
+/* The kernel's own has one thread, and nothing to set it by. */
+void set_threads(const char *count)
+{
+	if (!access(THREADS, W_OK)) {
+		write_text(THREADS, count);
+	} else if (strcmp(count, "1")) {
+		say("unsupported\n");
+		finish();
+	}
+}
+
+/*
+ * A pass of several threads, which have all CPUs. QEMU lets one CPU run at a time, and the next one when a timer is due:
+ * one fires often here, so that all of them get on together.
+ */
+void run_together(const char *label)
+{
+	int64_t scans = full_scans();
+	unsigned int looks = 0;
+
+	write_text(KSM "pages_to_scan", WHOLE_PASS);
+	find_scanners();
+	set_policy(SCHED_FIFO, 1);
+
+	uint64_t threads = scanner_ns(), began = now_ns();
+
+	wake();
+	while (full_scans() == scans) {
+		pause_us(TOGETHER_POLL_US);
+		if (++looks % 64 == 0 && all_sleep())
+			wake();
+	}
+
+	uint64_t took = now_ns() - began;
+
+	say("%s_together all_ns=%llu threads_ns=%llu\n", label, (unsigned long long)took,
+	    (unsigned long long)(scanner_ns() - threads));
+	set_policy(SCHED_IDLE, 0);
+	wait_until_idle(POLL_US);
+	say_counters(label);
 }
 
 /* Rounds of `pages` pages until so many are saved, but no more than `passes` passes. */

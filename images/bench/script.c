@@ -9,6 +9,8 @@
  *	set PATH VALUE			write to any file; nothing happens where there is none
  *	start				switch merging on, without a pass yet
  *	passes LABEL COUNT		whole passes, a record of all counters after each
+ *	threads COUNT			so many merging threads; the case ends where they cannot be had
+ *	together LABEL			a pass of all of them, record what it took, and a record of all counters
  *	curve LABEL PAGES TARGET COUNT	rounds of PAGES pages until TARGET are saved or COUNT passes are over
  *	race LABEL US TARGET COUNT	no sleep, a look every US microseconds until TARGET are saved, at most COUNT
  *	timed LABEL FILE VALUE		as ksm, and record what it took
@@ -72,7 +74,7 @@ static int64_t target(const char *word)
 	return strcmp(word, "possible") ? atoll(word) : possible_of_programs();
 }
 
-/* Of programs, and of calls that are counted; false for anything else. */
+/* Of threads, programs, and calls that are counted; false for anything else. */
 static bool carried_out_more(const char *line, char **words, unsigned int count)
 {
 	const char *name = words[0];
@@ -83,6 +85,10 @@ static bool carried_out_more(const char *line, char **words, unsigned int count)
 		ask_program((unsigned int)atoi(words[1]), words[2], after(line, 3));
 	else if (!strcmp(name, "programs") && count == 2)
 		count_programs(words[1]);
+	else if (!strcmp(name, "threads") && count == 2)
+		set_threads(words[1]);
+	else if (!strcmp(name, "together") && count == 2)
+		run_together(words[1]);
 	else if (!strcmp(name, "steps") && count > 1)
 		count_steps(words + 1, count - 1);
 	else if (!strcmp(name, "stepped") && count == 2)

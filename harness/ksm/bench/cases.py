@@ -13,7 +13,7 @@ from harness.ksm.bench.programs import CONTENT as PROGRAMS
 from harness.ksm.bench.programs import FILES_MIB, ProgramMemory
 from harness.ksm.content import Kind as PageKind
 
-Kind = Literal["passes", "curve", "time", "writes", "unmerge", "memory", "latency", "sparse", "rmap"]
+Kind = Literal["passes", "curve", "time", "writes", "unmerge", "memory", "latency", "sparse", "rmap", "threads"]
 STEADY_PASSES = 20
 CURVE_ROUNDS = 64
 """Rounds of a pass in a curve."""
@@ -30,6 +30,7 @@ WRITTEN = 512
 """Pages that each way of writing is measured with."""
 MAPPINGS, CHILDREN = 1000, 4
 """Of a process, one of whose pages is merged, and how often it forks."""
+THREADED_PASSES = ("first", "second", "third")
 STEPS = "anon_vma_interval_tree_iter_next anon_rmap_tree_iter_next"
 """Kernel functions that go from mapping to mapping: of 6.12, and of 7.3."""
 
@@ -48,13 +49,16 @@ class Case(msgspec.Struct, frozen=True):
     huge: bool = False
     """Transparent huge pages."""
     steady_passes: int = STEADY_PASSES
+    threads: int = 1
+    """That merge, and CPUs of the guest."""
 
     @property
     def name(self) -> str:
         """A name that says all of it."""
         settings = f"smart{self.smart_scan:d}-zero{self.use_zero_pages:d}-huge{self.huge:d}"
         size = f"{self.processes}x{self.pages}"
-        return f"{self.kind}.{self.content}.{settings}.{size}.passes{self.steady_passes}.seed{self.seed}"
+        threads = f".threads{self.threads}" if self.kind == "threads" else ""
+        return f"{self.kind}.{self.content}.{settings}.{size}.passes{self.steady_passes}.seed{self.seed}{threads}"
 
     @property
     def title(self) -> str:
@@ -63,6 +67,7 @@ class Case(msgspec.Struct, frozen=True):
             "huge pages" if self.huge else "",
             "use_zero_pages" if self.use_zero_pages else "",
             "" if self.smart_scan else "smart_scan off",
+            f"threads: {self.threads}" if self.kind == "threads" else "",
         ]
         return ", ".join([self.content, *(mark for mark in marks if mark)])
 
@@ -85,6 +90,11 @@ class Case(msgspec.Struct, frozen=True):
             return 1024
         more = FILES_MIB if self.has_programs else 0
         return self.memory.pages // 256 * 5 // 4 + self.processes // 4 + SYSTEM_MIB + more
+
+    @property
+    def cpus(self) -> int:
+        """One for each thread that merges."""
+        return self.threads
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -200,6 +210,15 @@ def _sparse(case: Case) -> Iterator[str]:
     yield f"measure unmergeable 0 advise 1 {MADV_UNMERGEABLE}"
 
 
+def _threads(case: Case) -> Iterator[str]:
+    """Whole passes of several threads; what they have nothing to do with is not told apart."""
+    yield f"threads {case.threads}"
+    yield from _filled(case)
+    yield "counters ready"
+    for label in THREADED_PASSES:
+        yield f"together {label}"
+
+
 def _rmap(case: Case) -> Iterator[str]:
     """Two processes with one page in common, of which the first has many mappings and children.
 
@@ -235,4 +254,5 @@ SCRIPTS: Mapping[Kind, Callable[[Case], Iterator[str]]] = {
     "latency": _latency,
     "sparse": _sparse,
     "rmap": _rmap,
+    "threads": _threads,
 }

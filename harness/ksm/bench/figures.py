@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 
 from harness.errors import CheckFailed
-from harness.ksm.bench.cases import CHILDREN, Case, Kind
+from harness.ksm.bench.cases import CHILDREN, THREADED_PASSES, Case, Kind
 from harness.ksm.bench.content import Memory
 from harness.ksm.bench.records import Record, labelled
 from harness.ksm.bench.result import Curve, Figure, PassCosts
@@ -185,6 +185,20 @@ def _rmap(case: Case, records: list[Record]) -> Metrics:
     yield f"steps of the rmap walks, {CHILDREN + 2} sharers", steps["steps"], "steps"
 
 
+def _threads(case: Case, records: list[Record]) -> Metrics:
+    """Several CPUs share the clock: it goes on by an instruction of any of them."""
+    pages, lock_waits = _pages(case, records), "samepage.lock_waits"
+    for label in THREADED_PASSES:
+        (took,) = labelled(records, f"{label}_together")
+        yield f"all CPUs, {label} pass", took["all_ns"] / pages, PER_PAGE
+        yield f"threads at work at once, {label} pass", took["threads_ns"] / took["all_ns"], "threads"
+    (ready,), (last,) = labelled(records, "ready"), labelled(records, THREADED_PASSES[-1])
+    if lock_waits in last.values:
+        yield "waits for a lock", last[lock_waits] - ready[lock_waits], "waits"
+    yield "pages saved", last.saved, PAGES
+    yield "pages not saved", _possible(case, records) - last.saved, PAGES
+
+
 METRICS: Mapping[Kind, Callable[[Case, list[Record]], Metrics]] = {
     "passes": _passes,
     "curve": _curve,
@@ -195,4 +209,5 @@ METRICS: Mapping[Kind, Callable[[Case, list[Record]], Metrics]] = {
     "latency": _latency,
     "sparse": _sparse,
     "rmap": _rmap,
+    "threads": _threads,
 }

@@ -56,7 +56,7 @@ class Material:
     def key(self, merger: str) -> str:
         """Return a name for all of it that has a say in the figures."""
         module = self.module.ko.read_bytes() if merger == "samepage" and self.module else b""
-        arguments = _arguments(self.image, Path("initramfs"), 0, ())
+        arguments = _arguments(self.image, Path("initramfs"), 0)
         return key_of(
             self.qemu.sha256, self.image.vmlinux.read_bytes(), self.init.read_bytes(), module, _fixed(arguments)
         )
@@ -80,6 +80,10 @@ class Work(Protocol):
     @property
     def memory_mib(self) -> int:
         """How much memory the guest needs."""
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs."""
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -163,7 +167,8 @@ def _run(
 ) -> None:
     with ExitStack() as cleanup:
         outputs = [cleanup.enter_context((folder / name).open("wb")).fileno() for name in (CONSOLE, RECORDS)]
-        arguments = _arguments(material.image, initramfs, max(case.memory_mib, _LEAST_MIB), case.arguments)
+        memory_mib = max(case.memory_mib, _LEAST_MIB)
+        arguments = _arguments(material.image, initramfs, memory_mib, case.cpus, case.arguments)
         for number, descriptor in enumerate(outputs):
             arguments += ["-add-fd", f"fd={descriptor},set={number}"]
         arguments += extra.arguments
@@ -184,13 +189,15 @@ def _run(
             raise SamepageError(f"QEMU failed: {process.said()}", where=folder / QEMU_LOG)
 
 
-def _arguments(image: Image, initramfs: Path, memory_mib: int, more: tuple[str, ...]) -> list[str]:
+def _arguments(
+    image: Image, initramfs: Path, memory_mib: int, cpus: int = 1, more: tuple[str, ...] = ()
+) -> list[str]:
     return [
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"),
         *("-machine", "q35,sata=off,smbus=off,graphics=off,vmport=off", "-accel", "tcg,thread=single"),
         *("-icount", "shift=0,sleep=off", "-seed", "42", "-rtc", "base=2026-01-01,clock=vm"),
         # Without these two, a byte that a string instruction moves counts as an instruction.
-        *("-cpu", "max,-erms,-fsrm", "-smp", "1", "-m", f"{memory_mib}M"),
+        *("-cpu", "max,-erms,-fsrm", "-smp", str(cpus), "-m", f"{memory_mib}M"),
         *("-kernel", os.fspath(image.vmlinux), "-initrd", os.fspath(initramfs)),
         *("-append", " ".join([*KERNEL_ARGUMENTS, *more])),
         *("-chardev", "file,id=console,path=/dev/fdset/0", "-serial", "chardev:console"),

@@ -10,12 +10,14 @@ from typing import Literal
 import msgspec
 
 from harness.errors import SamepageError
-from harness.ksm.bench.cases import Case
+from harness.ksm.bench.cases import THREADED_PASSES, Case
 from harness.ksm.result import Merger
 
 SCHEMA = 1
 HISTORY = "bench-history.jsonl"
-LARGER_IS_BETTER = frozenset({"pages saved", "memory really freed"})
+LARGER_IS_BETTER = frozenset(
+    {"pages saved", "memory really freed", *(f"threads at work at once, {label} pass" for label in THREADED_PASSES)}
+)
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):

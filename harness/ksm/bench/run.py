@@ -81,7 +81,8 @@ def _measure(config: Config, material: Material, job: Job, folder: Path, stop: t
 
 def _kept(config: Config, key: str, job: Job) -> Path:
     files = [files_key(program_files(config))] if job.case.has_programs else []
-    name = key_of(key, job.case.script(), str(job.case.memory_mib), *job.case.arguments, *files)
+    cpus = [f"cpus {job.case.cpus}"] if job.case.cpus > 1 else []
+    name = key_of(key, job.case.script(), str(job.case.memory_mib), *job.case.arguments, *cpus, *files)
     return config.cache / "bench" / "records" / f"{name}.txt"
 
 

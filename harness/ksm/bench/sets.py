@@ -34,6 +34,7 @@ def short_set() -> list[Case]:
         *_programs(pages, seeds=1, smart=(True,)),
         *_others(pages, seeds=1),
         *_huge(("same", "unique"), pages, seeds=1),
+        *_threads(8, pages // 2),
         *_growth(("unique",), sizes=(4 * MIB, 16 * MIB, 64 * MIB), processes=(1, 16, 128), at=16 * MIB),
     ]
 
@@ -47,6 +48,7 @@ def long_set() -> list[Case]:
         *_more(pages),
         *_programs(pages, seeds=3),
         *_others(pages, seeds=3),
+        *_threads(16, pages),
         *_growth(
             ("unique", "mixed"),
             sizes=(64 * MIB, 256 * MIB, 1024 * MIB, 4096 * MIB),
@@ -94,6 +96,12 @@ def _more(pages: int) -> Iterator[Case]:
     for content in ("groups", "mixed"):
         yield Case("memory", content, 4, pages)
     yield Case("latency", "unique", 4, pages)
+
+
+def _threads(processes: int, pages: int) -> Iterator[Case]:
+    for content in ("unique", "same", "mixed"):
+        for threads in (1, 2, 4):
+            yield Case("threads", content, processes, pages, threads=threads)
 
 
 def _growth(contents: tuple[str, ...], sizes: tuple[int, ...], processes: tuple[int, ...], at: int) -> Iterator[Case]:

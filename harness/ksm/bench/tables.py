@@ -24,6 +24,7 @@ KINDS = {
     "memory": "Kernel memory",
     "latency": "Longest time that a real-time task waits (interrupts or preemption off, preempt=full)",
     "rmap": "Migration of a merged page that a process with 1000 mappings, its 4 children and another process share",
+    "threads": "Several merging threads, and as many CPUs: instructions of all CPUs until a pass is over",
     "sparse": "A mapping of 32 TiB and one of 32 GiB, 1024 pages in each",
 }
 MERGERS: tuple[Merger, ...] = get_args(Merger)

@@ -56,6 +56,11 @@ class Job:
         return self.case.memory_mib
 
     @property
+    def cpus(self) -> int:
+        """The plugin follows one."""
+        return 1
+
+    @property
     def arguments(self) -> tuple[str, ...]:
         """None."""
         return ()

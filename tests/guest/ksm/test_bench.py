@@ -36,6 +36,26 @@ def test_two_runs_of_a_case_give_the_same_bytes(config: Config, tmp_path: Path, 
     assert figures["steady state, cheapest pass"] <= figures["steady state"] <= figures["steady state, dearest pass"]
 
 
+def test_several_threads_repeat_and_save_all(config: Config, tmp_path: Path) -> None:
+    """CPUs of a guest take turns by its own clock."""
+    case = Case("threads", "same", 8, 256, threads=2)
+    material = prepare(config, config.kernel, module=True)
+    texts = [measure(config, material, "samepage", case, tmp_path / name, TIMEOUT) for name in ("once", "again")]
+    assert texts[0] == texts[1]
+    figures = {figure.metric: figure.value for figure in figures_of(case, "samepage", parse(texts[0]))}
+    assert figures["pages not saved"] == 0
+    assert 1 < figures["threads at work at once, first pass"] <= 2
+
+
+def test_what_needs_several_threads_is_not_asked_of_ksmd(config: Config, tmp_path: Path) -> None:
+    job = Job(Case("threads", "same", 2, 256, threads=2), "in-tree")
+    material = prepare(config, config.kernel, module=False)
+    records = parse(measure(config, material, job.merger, job.case, tmp_path, TIMEOUT))
+    result = collect("cases", material, {job: records})
+    assert [(missing.case, missing.merger) for missing in result.unsupported] == [(job.case, "in-tree")]
+    assert result.figures == []
+
+
 def test_real_programs_answer_right_and_are_merged(config: Config, tmp_path: Path) -> None:
     """In a guest without disks: a wrong answer would end the case."""
     case = Case("passes", "programs", 2, 256, steady_passes=2)
@@ -70,6 +90,7 @@ def test_steps_of_a_migration_are_counted(config: Config, tmp_path: Path, merger
 @dataclass(frozen=True)
 class Nonsense:
     memory_mib: int = 64
+    cpus: int = 1
     arguments: tuple[str, ...] = ()
     has_programs: bool = False
 

@@ -51,6 +51,15 @@ def running(guest: Guest) -> list[str]:
     return guest.run(["sh", "-c", script]).text.split()
 
 
+@pytest.mark.guest(memory_mib=1024, cpus=8)
+def test_there_are_more_where_there_are_many_processors(merger: Merger) -> None:
+    assert merger.samepage("threads") == 2
+
+
+def test_there_is_one_where_there_are_few(merger: Merger) -> None:
+    assert merger.samepage("threads") == 1
+
+
 def test_bad_values_change_nothing(guest: Guest, merger: Merger) -> None:
     merger.set_samepage("threads", 2)
     for value in ("0", "17", "-1", "x"):

@@ -107,6 +107,22 @@ def test_milestones_of_a_curve() -> None:
     assert curve.scanner_instructions == [7, 14, 21, 28]
 
 
+def test_threads_share_the_clock_of_all_cpus() -> None:
+    case = Case("threads", "same", 2, 100, threads=2)  # 100 pages can be saved
+    counters = "ksm.pages_sharing={saved} samepage.lock_waits={waits}\n"
+    text = "ready " + counters.format(saved=0, waits=3)
+    for number, label in enumerate(("first", "second", "third")):
+        text += f"{label}_together all_ns={1000 * (number + 1)} threads_ns={1500 * (number + 1)}\n"
+        text += f"{label} " + counters.format(saved=99, waits=10)
+    values = {item.metric: item.value for item in figures_of(case, "samepage", parse(text))}
+    assert values["all CPUs, first pass"] == 5  # of 200 pages
+    assert values["all CPUs, third pass"] == 15
+    assert values["threads at work at once, second pass"] == 1.5
+    assert values["waits for a lock"] == 7
+    assert (values["pages saved"], values["pages not saved"]) == (99, 1)
+    assert "threads2" in case.name and "threads" not in msgspec.structs.replace(case, kind="passes", threads=1).name
+
+
 def test_a_bad_record_is_named() -> None:
     with pytest.raises(CheckFailed, match="first scanner_ns=x"):
         parse("first scanner_ns=x\n")

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""The reserve: a share of what merging saved is kept back, and is there when all of it is written at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+
+import pytest
+
+from harness.guest.errors import GuestFileError
+from harness.guest.guest import Guest
+from harness.ksm.content import Kind
+from harness.ksm.memwork import MemWork
+from tests.guest.ksm.control import RUN, UNMERGE, Merger
+
+PERCENT = "/sys/kernel/mm/samepage/reserve_percent"
+KEY = 61 << 40
+PAGES = 12_000
+PROCESSES = 3
+SAVED = PAGES * (PROCESSES - 1)
+LEFT = 6_000
+"""Pages that are left to all others, once the reserve is filled and a greedy process has the rest."""
+
+pytestmark = pytest.mark.guest(memory_mib=512, cpus=2)
+
+
+@pytest.fixture
+def merger(merger: Merger) -> Iterator[Merger]:
+    """With no reserve at the end."""
+    yield merger
+    if merger.guest.healthy and merger.in_force:
+        merger.guest.write(PERCENT, "0")
+
+
+def fill(work: MemWork, pages: int) -> None:
+    for _ in range(PROCESSES):
+        work.process().map(pages=pages).fill(Kind.FILLED, KEY, step=1)
+
+
+def wait_for_reserve(merger: Merger, pages: int) -> None:
+    for _ in range(200):
+        if merger.samepage("reserve_pages") == pages:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{merger.samepage('reserve_pages')} pages are in reserve, not {pages}")
+
+
+def meminfo(guest: Guest, name: str) -> int:
+    """In pages."""
+    lines = dict(line.split(":") for line in guest.read("/proc/meminfo").splitlines())
+    return int(lines[name].split()[0]) // 4
+
+
+def kills(guest: Guest) -> int:
+    return int(dict(line.split() for line in guest.read("/proc/vmstat").splitlines())["oom_kill"])
+
+
+@pytest.mark.parametrize("value", ["101", "-1", "x", ""])
+def test_bad_values_change_nothing(guest: Guest, merger: Merger, value: str) -> None:
+    merger.set_samepage("reserve_percent", 30)
+    with pytest.raises(GuestFileError, match="Invalid argument"):
+        guest.write(PERCENT, value)
+    assert merger.samepage("reserve_percent") == 30
+
+
+def test_it_follows_what_is_saved(guest: Guest, merger: Merger, work: MemWork) -> None:
+    assert merger.samepage("reserve_percent") == 0  # nobody has one who did not ask
+    fill(work, 500)
+    merger.merge(work)
+    assert merger.samepage("reserve_pages") == 0
+    free = meminfo(guest, "MemFree")
+    merger.set_samepage("reserve_percent", 50)
+    wait_for_reserve(merger, 500)
+    assert meminfo(guest, "MemFree") < free
+    merger.set_samepage("reserve_percent", 20)
+    wait_for_reserve(merger, 200)
+    work.processes[0].areas[0].fill(Kind.FILLED, KEY + 1_000_000, step=1, pages=range(100))
+    wait_for_reserve(merger, 180)
+    merger["run"] = UNMERGE
+    assert merger.samepage("reserve_pages") == 0
+    merger["run"] = RUN
+    wait_for_reserve(merger, 180)
+    for process in list(work.processes):
+        process.exit()
+    wait_for_reserve(merger, 0)
+    assert merger.samepage("reserve_released") == 0
+
+
+def test_it_is_gone_with_the_module(guest: Guest, merger: Merger, work: MemWork) -> None:
+    fill(work, 500)
+    merger.merge(work)
+    merger.set_samepage("reserve_percent", 100)
+    wait_for_reserve(merger, 1000)
+    guest.rmmod("samepage")
+    work.check()
+
+
+@pytest.mark.parametrize("percent", [0, 100])
+def test_all_is_written_at_once(guest: Guest, merger: Merger, work: MemWork, percent: int) -> None:
+    """With little memory left; without a reserve as with in-tree KSM: somebody dies."""
+    fill(work, PAGES)
+    merger.merge(work)
+    assert merger.counts()[:2] == (PAGES, SAVED)
+    merger.set_samepage("reserve_percent", percent)
+    wait_for_reserve(merger, SAVED * percent // 100)
+    greedy = work.process()
+    greedy.map(pages=meminfo(guest, "MemAvailable") - LEFT, merge=False).fill(Kind.FILLED, KEY << 1, step=1)
+    work.check()
+    before, released = kills(guest), merger.samepage("reserve_released")
+    with guest.log.expect("invoked oom-killer") if percent == 0 else nullcontext():
+        for process in work.processes[:PROCESSES]:
+            process.areas[0].poke_each([(page, 16, process.pid) for page in range(PAGES)])
+        guest.run(["true"])  # the log is read up to here
+    if percent == 0:
+        assert kills(guest) == before + 1
+        greedy.areas.clear()  # it was the largest
+        assert merger.samepage("reserve_released") == released
+    else:
+        assert kills(guest) == before
+        assert merger.samepage("reserve_released") >= released + SAVED - LEFT - 2000
+    work.check()
