@@ -189,9 +189,7 @@ def _run(
             raise SamepageError(f"QEMU failed: {process.said()}", where=folder / QEMU_LOG)
 
 
-def _arguments(
-    image: Image, initramfs: Path, memory_mib: int, cpus: int = 1, more: tuple[str, ...] = ()
-) -> list[str]:
+def _arguments(image: Image, initramfs: Path, memory_mib: int, cpus: int = 1, more: tuple[str, ...] = ()) -> list[str]:
     return [
         *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none"),
         *("-machine", "q35,sata=off,smbus=off,graphics=off,vmport=off", "-accel", "tcg,thread=single"),
