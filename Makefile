@@ -6,7 +6,7 @@ SAMEPAGE := .venv/bin/samepage
 PYTEST   := .venv/bin/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run bench test test-debug matrix shell images lint format lock lock-python clean setup
+.PHONY: help run bench test test-debug soak matrix shell images lint format lock lock-python clean setup
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +23,9 @@ test: images ## Lint, unit tests and guest tests; ARGS="-k name" for some of the
 test-debug: setup ## Guest tests on the debug kernel (KASAN, lockdep, kmemleak ...), which is built at first
 	@$(SAMEPAGE) kernel build debug
 	@$(PYTEST) tests/debug tests/guest/ksm --samepage-kernel debug --junitxml=runs/junit-debug.xml $(ARGS)
+
+soak: setup ## Random steps for hours, every byte checked after each: ARGS="--minutes 120 --kernel debug"
+	@$(SAMEPAGE) soak $(ARGS)
 
 matrix: setup ## Guest tests on every kernel, several at once: one table, one JUnit file
 	@$(SAMEPAGE) matrix $(ARGS)

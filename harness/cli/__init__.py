@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("harness.cli.run:run", "Run a workload in a guest and report."),
     "replay": ("harness.cli.replay:replay", "Play a script of random steps again, with every check."),
     "selftests": ("harness.cli.selftests:selftests", "The kernel's own tests of merging, with both mergers."),
+    "soak": ("harness.cli.soak:soak", "Random steps and writers for hours, everything checked."),
     "shell": ("harness.cli.shell:shell", "A console or an ssh session in a guest with the module loaded."),
 }
 

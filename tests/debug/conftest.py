@@ -7,9 +7,9 @@ import pytest
 
 from harness.config import Config
 from harness.kernel import built_recipe
-from tests.guest.ksm.conftest import module
+from tests.guest.ksm.conftest import merger, module, work
 
-__all__ = ["module"]
+__all__ = ["merger", "module", "work"]
 
 
 @pytest.fixture(autouse=True)

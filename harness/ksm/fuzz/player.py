@@ -55,6 +55,7 @@ TUNABLES = (
     ("merge_across_nodes", (0, 1, 1)),
     ("../samepage/huge_min_twins", (1, 64, 513)),
     ("../samepage/threads", (1, 2, 4)),
+    ("../samepage/reserve_percent", (0, 30, 100)),
 )
 """Under /sys/kernel/mm/ksm, with the values to choose from."""
 
@@ -274,6 +275,7 @@ class Player:
             ("merge_across_nodes", 1),
             ("../samepage/huge_min_twins", 64),
             ("../samepage/threads", 1),
+            ("../samepage/reserve_percent", 0),
             ("run", 1),
         ):
             self.guest.write(KSM + name, str(value))

@@ -24,6 +24,17 @@ class Number:
     high: int
 
 
+@dataclass(frozen=True)
+class Step:
+    """One thing to do."""
+
+    name: str
+    numbers: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return " ".join([self.name, *map(str, self.numbers)])
+
+
 def _numbers(text: str) -> tuple[Number, ...]:
     parts = (re.fullmatch(r"(\w+)=(\d+)\.\.(\d+)", part) for part in text.split())
     return tuple(Number(part[1], int(part[2]), int(part[3])) for part in parts if part)
@@ -46,7 +57,7 @@ VOCABULARY = {
     "protect": _numbers(f"{_PAGES} how=0..1"),
     "lock": _numbers(f"{_PAGES} on=0..1"),
     "any": _numbers("process=0..7 on=0..1"),
-    "tune": _numbers("file=0..8 value=0..2"),
+    "tune": _numbers("file=0..9 value=0..2"),
     "run": _numbers("value=0..2"),
     "pass": _numbers("count=1..3"),
     "compact": _numbers(""),
@@ -59,17 +70,11 @@ VOCABULARY = {
 
 SLOW = frozenset({"reload", "swap"})
 """Steps that take seconds."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing to do."""
-
-    name: str
-    numbers: tuple[int, ...] = ()
-
-    def __str__(self) -> str:
-        return " ".join([self.name, *map(str, self.numbers)])
+OFTEN = ("map", "fill", "fill", "fill", "pass", "pass", "poke", "fork", "advise")
+LIKELY = (*OFTEN, *(name for name in VOCABULARY if name not in SLOW))
+"""To choose steps from: what makes pages and what merges them comes often, what takes seconds never."""
+BEGIN = (Step("spawn"), Step("spawn"), Step("map", (0, 400, 1, 0)), Step("map", (1, 400, 1, 1)))
+"""What a script that nobody wrote begins with."""
 
 
 def parse(text: str, where: object) -> list[Step]:

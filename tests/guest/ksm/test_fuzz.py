@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from harness.guest.guest import Guest
 from harness.ksm.fuzz.player import Player
-from harness.ksm.fuzz.steps import SLOW, VOCABULARY, Step, load, save
+from harness.ksm.fuzz.steps import BEGIN, LIKELY, VOCABULARY, Step, load, save
 from harness.module.build import BuiltModule
 
 EXAMPLES = int(os.environ.get("SAMEPAGE_FUZZ_EXAMPLES", "5"))
@@ -33,9 +33,7 @@ def steps_of(name: str) -> st.SearchStrategy[Step]:
     return st.builds(Step, st.just(name), numbers)
 
 
-# What makes pages and what merges them comes often; what takes seconds hardly ever.
-OFTEN = ("map", "fill", "fill", "fill", "pass", "pass", "poke", "fork", "advise")
-ANY_STEP = st.one_of(*(steps_of(name) for name in [*OFTEN, *(name for name in VOCABULARY if name not in SLOW)]))
+ANY_STEP = st.one_of(*map(steps_of, LIKELY))
 
 
 @pytest.fixture
@@ -51,7 +49,7 @@ def test_random_steps(player: Player, tmp_path: Path) -> None:
         @initialize()
         def begin(self) -> None:
             player.restart()
-            for step in (Step("spawn"), Step("spawn"), Step("map", (0, 400, 1, 0)), Step("map", (1, 400, 1, 1))):
+            for step in BEGIN:
                 player.play(step)
 
         @rule(step=ANY_STEP)

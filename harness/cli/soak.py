@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""`samepage soak`: random steps and writers for hours, with a row of figures each minute."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+import click
+import msgspec
+
+from harness.cli.options import configured, no_snapshot
+from harness.guest.snapshot import start_guest
+from harness.guest.spec import GuestSpec
+from harness.image import ensure_image
+from harness.ksm.fuzz.player import Player
+from harness.ksm.fuzz.soak import Soak, Tally
+from harness.module.build import build_module
+from harness.progress import step
+
+SPEC = GuestSpec(memory_mib=1024, cpus=2, numa_nodes=2)
+_COLUMNS = ("minutes", "rounds", "steps", "merges", "copies", "writes", "compared", "reloads", "MiB left")
+
+
+@click.command(epilog="Example: `samepage soak --minutes 120 --kernel debug`")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=60, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Chooses all steps.")
+@click.option("--every", type=click.IntRange(1), default=60, show_default=True, help="Seconds from row to row.")
+@click.option("--kernel", help="Kernel recipe, such as 6.12 or debug (default: the configured one).")
+@no_snapshot
+def soak(minutes: float, seed: int, every: int, kernel: str | None, no_snapshot: bool) -> int:
+    """Play random steps in a guest with the module while other processes write, and check everything after each step.
+
+    A row of figures every minute. Leaves result.json in runs/soak-TIME, and of a run that fails the script of its last
+    round, for `samepage replay`. Exit code 1 for a wrong byte, a fault that the module finds in what it knows, or
+    anything that the kernel complains of.
+    """
+    config = configured(kernel=kernel, no_snapshot=no_snapshot)
+    image = ensure_image(config, config.kernel)
+    module = build_module(config, config.module, config.kernel)
+    folder = config.runs / f"soak-{config.kernel}-{datetime.now().astimezone():%Y-%m-%d_%H.%M.%S}"
+    with start_guest(config, image, SPEC, folder) as guest, Player(guest, module) as player:
+        soaking = Soak(player, seed, folder)
+        began = time.monotonic()
+        shown = began
+        click.echo(_row(_COLUMNS))
+        with step("Soaking", total=round(60 * minutes)) as progress:
+            while time.monotonic() < began + 60 * minutes:
+                last = time.monotonic()
+                for one in soaking.round():
+                    progress.detail(f": round {soaking.tally.rounds + 1}, {one}")
+                guest.log.check("the end of a round")
+                progress.advance(time.monotonic() - last)
+                if time.monotonic() >= shown + every:
+                    shown = time.monotonic()
+                    click.echo(_row(_cells(shown - began, soaking.tally)))
+        seconds = time.monotonic() - began
+        click.echo(_row(_cells(seconds, soaking.tally)))
+    result = {"kernel": image.release, "seed": seed, "seconds": round(seconds), **msgspec.structs.asdict(soaking.tally)}
+    (folder / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
+    click.echo(f"No page was wrong, and neither the module nor the kernel complained. result: {folder / 'result.json'}")
+    return 0
+
+
+def _cells(seconds: float, tally: Tally) -> tuple[str, ...]:
+    counts = (tally.rounds, tally.steps, tally.merges, tally.copies, tally.writes, tally.pages_compared, tally.reloads)
+    return (f"{seconds / 60:.1f}", *(f"{count:,}" for count in (*counts, tally.memory_available_mib)))
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return " ".join(f"{cell:>{13 if number == 6 else 9}}" for number, cell in enumerate(cells))

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""Allocations of the module's fail, each in turn and all of them: that costs savings, and nothing else."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+
+from harness.guest.errors import GuestFileError
+from harness.guest.faults import failing, module_code, module_functions
+from harness.guest.guest import Guest
+from harness.ksm.content import Kind
+from harness.ksm.link import WorkError
+from harness.ksm.memwork import MemWork
+from tests.guest.ksm.control import RUN, UNMERGE, Merger
+
+PAGES = 400
+KEY = 67 << 40
+EVERY = (1, 2, 3, 5, 7, 11, 16, 23)
+"""Of the allocations below any function of the module, every so manieth fails."""
+SITES = ("sp_block_new", "sp_block_id_get", "sp_item_new", "sp_stable_alloc")
+"""Functions of the scanner's that allocate; inlined ones belong to who calls them."""
+
+pytestmark = pytest.mark.guest(memory_mib=512, cpus=2)
+
+
+def fill(work: MemWork) -> None:
+    for number in range(3):
+        area = work.process().map(pages=PAGES)
+        area.fill(Kind.FILLED, KEY, step=1, pages=range(150))
+        area.fill(Kind.FILLED, KEY - 1, pages=range(150, 200))
+        area.fill(Kind.ZERO, pages=range(200, 250))
+        area.fill(Kind.FILLED, KEY + (number + 1 << 20), step=1, pages=range(250, PAGES))
+
+
+def merge_and_break(merger: Merger, work: MemWork) -> None:
+    """What is in reach of a scanner: merging, copies, candidates that change, pages that come by fork and go."""
+    merger["run"] = RUN
+    merger.passes()
+    work.check()
+    for number, process in enumerate(work.processes):
+        process.areas[0].poke_each([(page, 40, page) for page in range(number, PAGES, 9)])
+    merger.passes()
+    with suppress(GuestFileError):  # copies need memory
+        merger["run"] = UNMERGE
+    work.check()
+    merger.check()
+    merger["run"] = RUN
+    merger.passes()
+    work.check()
+    merger.check()
+
+
+def merges_all(merger: Merger, work: MemWork) -> None:
+    """As if nothing had been."""
+    merger.merge(work)
+    assert merger.counts() == merger.expected(work)
+    work.check()
+
+
+@pytest.mark.parametrize("zero", [0, 1])
+@pytest.mark.parametrize("every", EVERY)
+def test_many_fail(guest: Guest, merger: Merger, work: MemWork, every: int, zero: int) -> None:
+    merger["use_zero_pages"] = zero
+    fill(work)
+    with failing(guest, module_code(guest, "samepage"), interval=every) as failures:
+        merge_and_break(merger, work)
+    assert failures.count > 0
+    merges_all(merger, work)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_one_fails_always(guest: Guest, merger: Merger, work: MemWork, site: str) -> None:
+    fill(work)
+    with failing(guest, module_functions(guest, "samepage")[site]) as failures:
+        merge_and_break(merger, work)
+    assert failures.count > 0
+    merges_all(merger, work)
+
+
+def test_registering_fails(guest: Guest, merger: Merger, work: MemWork) -> None:
+    fill(work)
+    area = work.process().map(pages=PAGES, merge=False)
+    area.fill(Kind.FILLED, KEY, step=1)
+    function = module_functions(guest, "samepage")["sp_enter"]
+    with failing(guest, function) as failures, pytest.raises(WorkError, match="ENOMEM"):
+        area.process.merge_any()
+    assert failures.count == 1
+    merges_all(merger, work)
+
+
+def test_with_several_scanners(guest: Guest, merger: Merger, work: MemWork) -> None:
+    fill(work)
+    merger.set_samepage("threads", 3)
+    with failing(guest, module_code(guest, "samepage"), probability=30) as failures:
+        merge_and_break(merger, work)
+    assert failures.count > 0
+    merger.set_samepage("threads", 1)
+    merges_all(merger, work)
