@@ -22,7 +22,10 @@ test: images ## Lint, unit tests and guest tests; ARGS="-k name" for some of the
 
 test-debug: setup ## Guest tests on the debug kernel (KASAN, lockdep, kmemleak ...), which is built at first
 	@$(SAMEPAGE) kernel build debug
-	@$(PYTEST) tests/debug tests/guest/ksm --samepage-kernel debug --junitxml=runs/junit-debug.xml $(ARGS)
+	@rm -rf runs/coverage
+	@$(PYTEST) tests/debug tests/guest/ksm --samepage-kernel debug --samepage-coverage runs/coverage \
+		--junitxml=runs/junit-debug.xml $(ARGS)
+	@$(SAMEPAGE) coverage runs/coverage
 
 soak: setup ## Random steps for hours, every byte checked after each: ARGS="--minutes 120 --kernel debug"
 	@$(SAMEPAGE) soak $(ARGS)

@@ -42,6 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--samepage-kernel", metavar="NAME", help="kernel of the guests, such as 6.12 (default: configured)"
     )
     group.addoption("--no-snapshot", action="store_true", help="boot every guest in place of restoring a snapshot")
+    group.addoption(
+        "--samepage-coverage", metavar="FOLDER", type=Path, help="leave the counts of guests' kernels there (gcov)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -79,6 +82,7 @@ class _SharedGuest:
     config: Config
     image: Image
     folders: pytest.TempPathFactory
+    coverage: Path | None
     guest: Guest | None = None
     asked: GuestSpec | None = None
     """For this one; the guest's own has what its kernel needs."""
@@ -95,12 +99,24 @@ class _SharedGuest:
         """End it. What the kernel complained of was reported with the test in which it happened."""
         guest, self.guest = self.guest, None
         if guest is not None:
-            guest.close()
+            _close(guest, self.coverage)
+
+
+def _close(guest: Guest, coverage: Path | None) -> None:
+    from harness.guest.coverage import save_coverage
+
+    try:
+        if coverage is not None and guest.healthy:
+            save_coverage(guest, coverage)
+    finally:
+        guest.close()
 
 
 @pytest.fixture(scope="module")
-def _shared_guest(config: Config, image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[_SharedGuest]:
-    shared = _SharedGuest(config, image, tmp_path_factory)
+def _shared_guest(
+    pytestconfig: pytest.Config, config: Config, image: Image, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[_SharedGuest]:
+    shared = _SharedGuest(config, image, tmp_path_factory, pytestconfig.getoption("--samepage-coverage"))
     yield shared
     shared.close()
 
@@ -119,7 +135,7 @@ def fresh_guest(request: pytest.FixtureRequest, config: Config, image: Image, tm
     try:
         yield from _watch(request, guest)
     finally:
-        guest.close()
+        _close(guest, request.config.getoption("--samepage-coverage"))
 
 
 def _spec(request: pytest.FixtureRequest) -> GuestSpec:

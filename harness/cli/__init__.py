@@ -14,6 +14,7 @@ from harness.errors import SamepageError
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module and attribute of the click command, one line of help)
     "bench": ("harness.cli.bench:bench", "What each merger costs, in instructions that repeat to the last digit."),
+    "coverage": ("harness.cli.coverage:coverage", "Which lines of the module ran on a debug kernel."),
     "image": ("harness.cli.image:image", "Build or verify the guest image."),
     "lint": ("harness.cli.lint:lint", "Compiler warnings, sparse and checkpatch over the module."),
     "lock": ("harness.cli.lock:lock", "Renew a lock file from the current Debian archive."),

@@ -34,9 +34,11 @@ _PRODUCTS = (
     "modules.order",
     "*.symversions",
     "*.probed",
+    "*.gcno",
     "__pycache__",
 )
 _TIMEOUT = 900
+_NOTES = "notes"
 _PLACED = ".placed"
 """In a work folder: the names of the sources there, a line each."""
 # Raised when modules come to be built in another way from the same inputs.
@@ -55,6 +57,8 @@ class BuiltModule:
     release: str
     debug: Path
     """The same module with DWARF, for decoding addresses."""
+    notes: Path
+    """A folder with gcov's notes of each object file; there is none where the kernel does not count lines."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,7 @@ def build_module(config: Config, source: Path, kernel: str) -> BuiltModule:
         sha256=file_sha256(ko),
         release=kbuild.release,
         debug=folder / f"{ko.stem}.debug",
+        notes=folder / _NOTES,
     )
 
 
@@ -178,7 +183,10 @@ def synchronise(files: Mapping[str, bytes], work: Path) -> None:
 
 
 def _compile(kbuild: Kbuild, source: Path, files: Mapping[str, bytes], variables: Mapping[str, str], out: Path) -> Path:
-    """Bring the work folder up to date, copy NAME.ko from it to NAME.debug in `out`, and return that."""
+    """Bring the work folder up to date, copy NAME.ko from it to NAME.debug in `out`, and return that.
+
+    gcov's notes, if there are any, are copied as well.
+    """
     work = work_folder(kbuild, source, str(variables))
     with exclusive(work.with_name(work.name + ".lock")):
         synchronise(files, work)
@@ -192,6 +200,10 @@ def _compile(kbuild: Kbuild, source: Path, files: Mapping[str, bytes], variables
         if len(modules) != 1:
             names = ", ".join(path.name for path in modules) or "none"
             raise CheckFailed(f"one .ko was expected in the top folder, found: {names}", where=source)
+        for note in work.rglob("*.gcno"):
+            path = out / _NOTES / note.relative_to(work)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(note, path)
         return Path(shutil.copyfile(modules[0], out / f"{modules[0].stem}.debug"))
 
 
