@@ -121,7 +121,8 @@ static void sp_check_mappings(struct sp_check *check, struct folio *folio)
 
 	if (mapped > SP_MAPPINGS_COMPARED)
 		return;
-	mappings = kvmalloc(struct_size(mappings, found, SP_MAPPINGS_COMPARED), GFP_KERNEL);
+	mappings = kvmalloc(struct_size(mappings, found, SP_MAPPINGS_COMPARED),
+			    GFP_KERNEL | __GFP_NOWARN);
 	if (!mappings)
 		return;
 	mappings->room = SP_MAPPINGS_COMPARED;

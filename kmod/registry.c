@@ -70,7 +70,7 @@ bool sp_registry_exhausted(void)
 struct mm_struct **sp_registry_hold(unsigned int *nr)
 {
 	unsigned int room = sp_registry_count() + 1;
-	struct mm_struct **mms = kvmalloc_array(room, sizeof(*mms), GFP_KERNEL);
+	struct mm_struct **mms = kvmalloc_array(room, sizeof(*mms), GFP_KERNEL | __GFP_NOWARN);
 	struct sp_space *space;
 
 	*nr = 0;
@@ -91,7 +91,7 @@ struct mm_struct **sp_registry_hold(unsigned int *nr)
 struct sp_space **sp_registry_recorded(unsigned int *nr)
 {
 	unsigned int room = sp_registry_count() + 1;
-	struct sp_space **spaces = kvmalloc_array(room, sizeof(*spaces), GFP_KERNEL);
+	struct sp_space **spaces = kvmalloc_array(room, sizeof(*spaces), GFP_KERNEL | __GFP_NOWARN);
 	struct sp_space *space;
 
 	*nr = 0;
