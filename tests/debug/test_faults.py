@@ -14,6 +14,7 @@ from harness.guest.guest import Guest
 from harness.ksm.content import Kind
 from harness.ksm.link import WorkError
 from harness.ksm.memwork import MemWork
+from harness.module.build import BuiltModule
 from tests.guest.ksm.control import RUN, UNMERGE, Merger
 
 PAGES = 400
@@ -80,7 +81,10 @@ def test_many_fail(guest: Guest, merger: Merger, work: MemWork, every: int, zero
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_one_fails_always(guest: Guest, merger: Merger, work: MemWork, site: str) -> None:
+def test_one_fails_always(guest: Guest, module: BuiltModule, merger: Merger, work: MemWork, site: str) -> None:
+    guest.rmmod(module.name)  # what it has made room for, it keeps
+    guest.insmod(module.ko)
+    merger.hurry()
     fill(work)
     with short_of_memory(guest, module_functions(guest, "samepage")[site]):
         merge_and_break(merger, work)

@@ -33,7 +33,7 @@ def splat(config: Config, guest: Guest) -> Guest:
         ("use_after_free", "KASAN", "slab-use-after-free in provoke_use_after_free"),
         ("inversion", "lockdep", "possible circular locking dependency"),
         ("page_freed_twice", "kernel BUG", "include/linux/mm.h"),
-        ("atomic", "BUG", "scheduling while atomic"),
+        ("might_sleep", "BUG", "sleeping function called from invalid context"),
         ("list", "kernel BUG", "list_debug.c"),
     ],
 )

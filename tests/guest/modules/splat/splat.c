@@ -82,6 +82,14 @@ static void provoke_atomic(void)
 	preempt_enable();
 }
 
+/* What only a kernel with DEBUG_ATOMIC_SLEEP sees: nothing sleeps. */
+static void provoke_might_sleep(void)
+{
+	preempt_disable();
+	might_sleep();
+	preempt_enable();
+}
+
 static void provoke_hung(void)
 {
 	unsigned long end = jiffies + seconds * HZ;
@@ -204,6 +212,7 @@ static const struct {
 	{ "bad_page", provoke_bad_page },
 	{ "duplicate", provoke_duplicate },
 	{ "atomic", provoke_atomic },
+	{ "might_sleep", provoke_might_sleep },
 	{ "hung", provoke_hung },
 	{ "stall", provoke_stall },
 	{ "dead", provoke_dead },
