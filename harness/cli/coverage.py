@@ -16,7 +16,7 @@ from rich.table import Table
 
 from harness.cli.options import configured
 from harness.errors import SamepageError
-from harness.module.build import build_module, kbuild_for
+from harness.module.build import build_module, kbuild_for, source_files
 from harness.module.coverage import Coverage, Share, branches_run, lines_run, never_run, read_coverage
 from harness.progress import step
 
@@ -46,7 +46,7 @@ def coverage(folder: Path, kernel: str, reasons_path: Path | None, at_least: flo
     reasons = _read_reasons(reasons_path) if reasons_path else {}
     built = build_module(config, config.module, config.kernel)
     with step("Reading counts"):
-        found = read_coverage(kbuild_for(config, config.kernel), built, folder)
+        found = read_coverage(kbuild_for(config, config.kernel), built, source_files(config.module), folder)
     _stdout.print(_table(found))
     missing = False
     for name, lines in found.items():

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -40,8 +40,8 @@ Coverage = dict[str, dict[int, Line]]
 """By the file's path in the module's folder, and the number of the line."""
 
 
-def read_coverage(kbuild: Kbuild, built: BuiltModule, folder: Path) -> Coverage:
-    """Add up what harness.guest.coverage left in `folder`, of any number of guests.
+def read_coverage(kbuild: Kbuild, built: BuiltModule, sources: Collection[str], folder: Path) -> Coverage:
+    """Add up what harness.guest.coverage left in `folder`, of any number of guests, for these files of the module.
 
     Raises SamepageError where there is nothing of this module's.
     """
@@ -51,7 +51,7 @@ def read_coverage(kbuild: Kbuild, built: BuiltModule, folder: Path) -> Coverage:
         raise SamepageError("has no counts of the module's lines", where=folder, hint="make test-debug leaves them.")
     for guest in guests:
         for one in _gcov(kbuild, built, guest / BUILD_PATH.lstrip("/")):
-            _add(coverage, one)
+            _add(coverage, one, sources)
     return {name: dict(sorted(coverage[name].items())) for name in sorted(coverage)}
 
 
@@ -69,12 +69,10 @@ def _gcov(kbuild: Kbuild, built: BuiltModule, counts: Path) -> Iterator[dict[str
             yield json.loads(document)
 
 
-def _add(coverage: Coverage, document: dict[str, Any]) -> None:
+def _add(coverage: Coverage, document: dict[str, Any], sources: Collection[str]) -> None:
     for file in document["files"]:
         name = file["file"].removeprefix(f"{BUILD_PATH}/")
-        if name.startswith(("/", ".")):
-            continue  # a header of the kernel's
-        for line in file["lines"]:
+        for line in file["lines"] if name in sources else ():
             branches = [int(branch["count"]) for branch in line["branches"]]
             found = coverage[name].setdefault(line["line_number"], Line(line.get("function_name", "")))
             found.add(int(line["count"]), branches)

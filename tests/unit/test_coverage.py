@@ -35,9 +35,9 @@ def document(*lines: tuple[int, str, int, list[int]], file: str = "/build/module
 
 def test_guests_add_up() -> None:
     coverage: Coverage = defaultdict(dict)
-    _add(coverage, document((3, "f", 1, [1, 0]), (4, "f", 0, []), (9, "g", 0, [0, 0])))
-    _add(coverage, document((3, "f", 2, [0, 2]), (4, "f", 0, []), (9, "g", 0, [0, 0])))
-    _add(coverage, document((1, "inline", 5, []), file="./include/linux/list.h"))
+    _add(coverage, document((3, "f", 1, [1, 0]), (4, "f", 0, []), (9, "g", 0, [0, 0])), {"merge.c"})
+    _add(coverage, document((3, "f", 2, [0, 2]), (4, "f", 0, []), (9, "g", 0, [0, 0])), {"merge.c"})
+    _add(coverage, document((1, "inline", 5, []), file="include/linux/list.h"), {"merge.c"})
     assert list(coverage) == ["merge.c"]
     lines = coverage["merge.c"]
     assert lines[3].runs == 3
