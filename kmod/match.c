@@ -15,6 +15,33 @@
  */
 #include "batch.h"
 
+/* What a page of @space with this key is tried under. Out of line: one scanner alone takes no lock. */
+static noinline void sp_trial_lock_shared(struct sp_space *space, u32 signature)
+{
+	struct sp_stripe *stripe = sp_stripe_of(signature);
+
+	sp_merging_lock(stripe);
+	sp_records_lock_beside(space, stripe);
+}
+
+static noinline void sp_trial_unlock_shared(struct sp_space *space, u32 signature)
+{
+	sp_records_unlock(space);
+	sp_merging_unlock(sp_stripe_of(signature));
+}
+
+static inline void sp_trial_lock(struct sp_space *space, u32 signature)
+{
+	if (sp_is_parallel())
+		sp_trial_lock_shared(space, signature);
+}
+
+static inline void sp_trial_unlock(struct sp_space *space, u32 signature)
+{
+	if (sp_is_parallel())
+		sp_trial_unlock_shared(space, signature);
+}
+
 /* What is known of the content of a page that was read. */
 static struct sp_key sp_found_key(const struct sp_found *found)
 {
@@ -133,20 +160,16 @@ static noinline bool sp_share_sampled(const struct sp_found *found)
 {
 	struct sp_key key = sp_found_key(found);
 	struct sp_block *block = found->block;
-	struct sp_stripe *stripe;
 	u32 signature;
 	int err = -ESRCH;
 
 	key.signature = found->sample;
 	key.full = false;
 	signature = sp_brief(&key);
-	stripe = sp_stripe_of(signature);
-	sp_merging_lock(stripe);
-	sp_records_lock_beside(block->owner, stripe);
+	sp_trial_lock(block->owner, signature);
 	if (!block->spared)
 		err = sp_try_stable(block, found->index, &key, signature);
-	sp_records_unlock(block->owner);
-	sp_merging_unlock(stripe);
+	sp_trial_unlock(block->owner, signature);
 	return err != -ESRCH;
 }
 
@@ -158,12 +181,11 @@ static noinline void sp_adopt_sharer(struct sp_found *found)
 {
 	struct sp_space *own = found->block->owner;
 	struct sp_stable *stable = found->stable;
-	struct sp_stripe *stripe = sp_stripe_of(sp_brief(&stable->key));
+	u32 signature = sp_brief(&stable->key);
 	struct sp_item *item;
 	bool revived;
 
-	sp_merging_lock(stripe);
-	sp_records_lock_beside(own, stripe);
+	sp_trial_lock(own, signature);
 	sp_slot_unfile(found->block, found->index);
 	item = sp_item_new(found->block, found->index);
 	revived = !stable->nr_sharers;
@@ -171,8 +193,7 @@ static noinline void sp_adopt_sharer(struct sp_found *found)
 		sp_item_free(item);
 	else if (item && revived)
 		sp_unsettle_equals(&stable->key, own);
-	sp_records_unlock(own);
-	sp_merging_unlock(stripe);
+	sp_trial_unlock(own, signature);
 	put_page(found->page);
 }
 
@@ -206,26 +227,21 @@ static void sp_file_page(struct sp_batch *batch, struct sp_found *found)
 {
 	struct sp_key key = sp_found_key(found);
 	u32 signature = sp_brief(&key);
-	struct sp_stripe *stripe = sp_stripe_of(signature);
 	bool done;
 
-	sp_merging_lock(stripe);
-	sp_records_lock_beside(batch->space, stripe);
+	sp_trial_lock(batch->space, signature);
 	done = sp_is_filed(batch, found, signature) ||
 	       (sp_tunables.use_zero_pages && found->sample == sp_zero_sample &&
 		!found->block->spared && sp_try_zero(found->block, found->index));
 	if (!done && key.full) {
 		/* Of one stripe at a time. Nobody else comes by the page: it is in no tree. */
-		sp_records_unlock(batch->space);
-		sp_merging_unlock(stripe);
+		sp_trial_unlock(batch->space, signature);
 		done = sp_share_sampled(found);
-		sp_merging_lock(stripe);
-		sp_records_lock_beside(batch->space, stripe);
+		sp_trial_lock(batch->space, signature);
 	}
 	if (!done)
 		sp_merge_page(found, &key, signature);
-	sp_records_unlock(batch->space);
-	sp_merging_unlock(stripe);
+	sp_trial_unlock(batch->space, signature);
 }
 
 /* Deal with one page of a batch. */
