@@ -57,7 +57,10 @@ static inline void sp_note_page(struct sp_batch *batch, struct sp_block *block,
 	folio_get(folio);
 }
 
-/* Clean the entry into its folio. The TLB is flushed once for the table. */
+/*
+ * Clean the entry into its folio. The TLB is flushed once for the table, before its
+ * lock is dropped: MADV_FREE takes a clean entry for one that no CPU writes through.
+ */
 static void sp_clean(struct sp_batch *batch, struct vm_area_struct *vma,
 		     unsigned long addr, pte_t *ptep, struct folio *folio)
 {
@@ -345,8 +348,8 @@ static unsigned long sp_collect_table(struct sp_batch *batch,
 			break;	/* the lock keeps others from this CPU */
 	}
 	rcu_read_unlock();
-	pte_unmap_unlock(start, ptl);
 	sp_flush(batch, vma);
+	pte_unmap_unlock(start, ptl);
 	return addr;
 }
 
@@ -445,8 +448,8 @@ static unsigned long sp_collect_huge(struct sp_batch *batch, pmd_t *pmd,
 			sp_huge_count(batch->space, start);
 	}
 	batch->at = next;
-	spin_unlock(ptl);
 	sp_flush(batch, vma);
+	spin_unlock(ptl);
 	return next;
 }
 

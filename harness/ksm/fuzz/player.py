@@ -24,6 +24,7 @@ from harness.ksm.counters import KSM
 from harness.ksm.fuzz.steps import Step
 from harness.ksm.link import WorkError
 from harness.ksm.memwork import MemWork
+from harness.ksm.oracle import ABSENT
 from harness.ksm.processes import PROT_READ, PROT_WRITE, Advice, Area, Process, Syscall
 from harness.ksm.protocol import PAGE_BYTES
 from harness.module.build import BuiltModule
@@ -123,6 +124,11 @@ class Player:
         first %= chosen.pages
         return chosen, range(first, min(first + count, chosen.pages))
 
+    def _shared_by_fork(self, chosen: Area, pages: range) -> bool:
+        own = chosen.model.frames[pages.start : pages.stop]
+        own = own[own != ABSENT]
+        return any(np.isin(own, area.model.frames).any() for area in self.work.areas if area is not chosen)
+
     # The steps.
 
     def _spawn(self) -> None:
@@ -172,9 +178,13 @@ class Player:
             chosen.advise(ADVICES[advice], pages)
 
     def _free(self, process: int, area: int, first: int, count: int, key: int) -> None:
-        """MADV_FREE, and a write to each page: what they hold in between nobody knows."""
+        """MADV_FREE, and a write to each page: what they hold in between nobody knows.
+
+        Not of pages that are shared by fork: of what was read in from zram, Linux 6.1 and 6.12 lose the others'
+        (docs/fuzzing.md).
+        """
         found = self._pages_of(process, area, first, count)
-        if found:
+        if found and not self._shared_by_fork(*found):
             chosen, pages = found
             chosen.advise(Advice.FREE, pages)
             chosen.fill(Kind.FILLED, key, step=1, pages=pages)
