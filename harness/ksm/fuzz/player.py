@@ -157,8 +157,15 @@ class Player:
 
     def _remap(self, process: int, area: int, pages: int) -> None:
         chosen = self._area_of(process, area)
-        if chosen:
+        if not chosen:
+            return
+        try:
             chosen.remap(pages)
+        except WorkError:
+            # What is to be cut off is unmapped before Linux finds that the rest is more than one mapping.
+            if pages < chosen.pages:
+                chosen.model = chosen.model.resized(pages)
+            raise
 
     def _fill(self, process: int, area: int, first: int, count: int, kind: int, key: int, step: int) -> None:
         found = self._pages_of(process, area, first, count)

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from harness.guest.guest import Guest
 from harness.ksm.fuzz.player import Player
-from harness.ksm.fuzz.steps import BEGIN, LIKELY, VOCABULARY, Step, load, save
+from harness.ksm.fuzz.steps import BEGIN, LIKELY, VOCABULARY, Step, load, parse, save
 from harness.module.build import BuiltModule
 
 EXAMPLES = int(os.environ.get("SAMEPAGE_FUZZ_EXAMPLES", "5"))
@@ -81,3 +81,18 @@ def test_a_script_is_played(player: Player, tmp_path: Path) -> None:
     for step in load(tmp_path / "all.steps"):
         player.play(step)
     assert player.pages_compared > 300 * len(VOCABULARY) / 2
+
+
+REFUSED_REMAP = "spawn; map 0 200 1 0; fill 0 0 0 200 1 5 1; advise 0 0 0 20 2; remap 0 0 50"
+"""Two mappings by their flags: the tail goes, and the rest cannot be moved."""
+FREED_BY_A_CHILD = (
+    "spawn; map 0 400 1 0; fill 0 0 36 274 1 5 1; reclaim 43; fork 0; free 1 0 252 148 4; reclaim 9; reclaim 9"
+)
+"""Linux 6.1 and 6.12 lose the parent's pages where the child says MADV_FREE (docs/fuzzing.md)."""
+
+
+@pytest.mark.parametrize("script", [REFUSED_REMAP, FREED_BY_A_CHILD])
+def test_what_linux_does_in_part_or_wrong(player: Player, script: str) -> None:
+    player.restart()
+    for step in parse(script.replace(";", "\n"), "script"):
+        player.play(step)
