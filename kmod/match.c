@@ -20,14 +20,15 @@ static noinline void sp_trial_lock_shared(struct sp_space *space, u32 signature)
 {
 	struct sp_stripe *stripe = sp_stripe_of(signature);
 
-	sp_merging_lock(stripe);
+	sp_count_wait(mutex_is_locked(&stripe->merging));
+	mutex_lock(&stripe->merging);
 	sp_records_lock_beside(space, stripe);
 }
 
 static noinline void sp_trial_unlock_shared(struct sp_space *space, u32 signature)
 {
-	sp_records_unlock(space);
-	sp_merging_unlock(sp_stripe_of(signature));
+	mutex_unlock(&space->records);
+	mutex_unlock(&sp_stripe_of(signature)->merging);
 }
 
 static inline void sp_trial_lock(struct sp_space *space, u32 signature)

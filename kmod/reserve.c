@@ -34,8 +34,7 @@ static DEFINE_SPINLOCK(sp_reserve_lock);
 static LIST_HEAD(sp_reserve);
 static unsigned long sp_reserve_pages;		/* in the list */
 static unsigned long sp_reserve_released;	/* to a kernel in need, ever */
-static unsigned long sp_reserve_until;		/* nothing is added, in jiffies */
-static bool sp_reserve_pausing;
+static u64 sp_reserve_until;			/* nothing is added, in jiffies */
 static unsigned int sp_reserve_percent;
 
 /* Give back as many pages as that; returns how many there were. */
@@ -90,11 +89,9 @@ void sp_reserve_adjust(void)
 	if (!READ_ONCE(sp_reserve_percent) && !pages)
 		return;
 	wanted = sp_reserve_wanted();
-	if (sp_reserve_pausing && time_after(jiffies, READ_ONCE(sp_reserve_until)))
-		sp_reserve_pausing = false;
 	if (pages > wanted)
 		sp_reserve_give(pages - wanted);
-	else if (!sp_reserve_pausing)
+	else if (time_after64(get_jiffies_64(), READ_ONCE(sp_reserve_until)))
 		sp_reserve_add(min(wanted - pages, (unsigned long)SP_RESERVE_STEP));
 }
 
@@ -112,8 +109,7 @@ static int sp_reserve_needed(struct notifier_block *self, unsigned long unused, 
 	if (count) {
 		*(unsigned long *)freed += count;
 		WRITE_ONCE(sp_reserve_released, sp_reserve_released + count);
-		WRITE_ONCE(sp_reserve_until, jiffies + SP_RESERVE_PAUSE);
-		WRITE_ONCE(sp_reserve_pausing, true);
+		WRITE_ONCE(sp_reserve_until, get_jiffies_64() + SP_RESERVE_PAUSE);
 	}
 	return NOTIFY_OK;
 }

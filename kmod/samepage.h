@@ -136,11 +136,12 @@ static inline void sp_records_lock(struct sp_space *space)
 	mutex_lock(&space->records);
 }
 
-/* The same, with `merging` of @stripe held, under which a second one may be taken. */
+/*
+ * The same where there are other scanners, with `merging` of @stripe held, under which
+ * a second one may be taken.
+ */
 static inline void sp_records_lock_beside(struct sp_space *space, struct sp_stripe *stripe)
 {
-	if (!sp_is_parallel())
-		return;
 	sp_count_wait(mutex_is_locked(&space->records));
 	mutex_lock_nest_lock(&space->records, &stripe->merging);
 }

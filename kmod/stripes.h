@@ -66,20 +66,6 @@ static inline void sp_count_wait(bool is_locked)
 		sp_count(lock_waits);
 }
 
-static inline void sp_merging_lock(struct sp_stripe *stripe)
-{
-	if (!sp_is_parallel())
-		return;
-	sp_count_wait(mutex_is_locked(&stripe->merging));
-	mutex_lock(&stripe->merging);
-}
-
-static inline void sp_merging_unlock(struct sp_stripe *stripe)
-{
-	if (sp_is_parallel())
-		mutex_unlock(&stripe->merging);
-}
-
 static inline void sp_stripe_lock(struct sp_stripe *stripe)
 {
 	if (sp_is_parallel())

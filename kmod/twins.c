@@ -46,18 +46,17 @@ static struct sp_block *sp_twin_lock(const struct sp_twin *twin, struct sp_space
 				     u32 signature)
 {
 	unsigned int index = sp_twin_index(twin);
-	struct mutex *merging __maybe_unused = &sp_stripe_of(signature)->merging;
+	struct sp_stripe *stripe = sp_stripe_of(signature);
 	struct sp_space *space = twin->space;
 	struct sp_block *block;
 
 	if (sp_is_parallel() && own < space) {
-		sp_count_wait(mutex_is_locked(&space->records));
-		mutex_lock_nest_lock(&space->records, merging);
+		sp_records_lock_beside(space, stripe);
 	} else if (sp_is_parallel() && own > space && !mutex_trylock(&space->records)) {
 		sp_count_wait(true);
 		mutex_unlock(&own->records);
-		mutex_lock_nest_lock(&space->records, merging);
-		mutex_lock_nest_lock(&own->records, merging);
+		mutex_lock_nest_lock(&space->records, &stripe->merging);
+		mutex_lock_nest_lock(&own->records, &stripe->merging);
 	}
 	block = sp_block_find(space, twin->addr);
 	if (block && (block->candidates & BIT_ULL(index)) &&
