@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,15 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.cli.options import configured
-from harness.errors import SamepageError
 from harness.module.build import build_module, kbuild_for, source_files
 from harness.module.coverage import Coverage, Share, branches_run, lines_run, never_run, read_coverage
+from harness.packages.recipe import read_toml
 from harness.progress import step
 
 _stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
-class _Reasons(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Reasons(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why lines of a function never run, by the function's name."""
 
     reasons: dict[str, str]
@@ -43,7 +42,7 @@ def coverage(folder: Path, kernel: str, reasons_path: Path | None, at_least: flo
     never ran in a function that no reason is given for.
     """
     config = configured(kernel=kernel)
-    reasons = _read_reasons(reasons_path) if reasons_path else {}
+    reasons = read_toml(reasons_path, Reasons).reasons if reasons_path else {}
     built = build_module(config, config.module, config.kernel)
     with step("Reading counts"):
         found = read_coverage(kbuild_for(config, config.kernel), built, source_files(config.module), folder)
@@ -56,13 +55,6 @@ def coverage(folder: Path, kernel: str, reasons_path: Path | None, at_least: flo
             click.echo(f"{name}:{_ranges(numbers)}: {function}: {reason or 'no reason given'}")
     total = _sum([lines_run(lines) for lines in found.values()])
     return 1 if total.percent < at_least or (reasons_path and missing) else 0
-
-
-def _read_reasons(path: Path) -> dict[str, str]:
-    try:
-        return msgspec.toml.decode(path.read_bytes(), type=_Reasons).reasons
-    except (msgspec.MsgspecError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SamepageError(f"is no list of reasons: {error}", where=path) from error
 
 
 def _table(found: Coverage) -> Table:

@@ -9,15 +9,9 @@ from pathlib import Path
 import click
 
 from harness.cli.options import configured, no_snapshot
-from harness.guest.snapshot import start_guest
-from harness.guest.spec import GuestSpec
-from harness.image import ensure_image
-from harness.ksm.fuzz.player import Player
+from harness.ksm.fuzz.player import start_player
 from harness.ksm.fuzz.steps import load
-from harness.module.build import build_module
 from harness.progress import step
-
-SPEC = GuestSpec(memory_mib=1024, cpus=2, numa_nodes=2)
 
 
 @click.command(epilog="Example: `samepage replay failed.steps --kernel 6.1`")
@@ -32,10 +26,8 @@ def replay(script: Path, kernel: str | None, times: int, no_snapshot: bool) -> i
     """
     steps = load(script)
     config = configured(kernel=kernel, no_snapshot=no_snapshot)
-    image = ensure_image(config, config.kernel)
-    module = build_module(config, config.module, config.kernel)
     folder = config.runs / f"replay-{datetime.now().astimezone():%Y-%m-%d_%H.%M.%S}"
-    with start_guest(config, image, SPEC, folder) as guest, Player(guest, module) as player:
+    with start_player(config, folder) as player:
         with step(f"Playing {script.name}", total=times * len(steps)) as progress:
             for _ in range(times):
                 player.restart()

@@ -10,15 +10,10 @@ import click
 import msgspec
 
 from harness.cli.options import configured, no_snapshot
-from harness.guest.snapshot import start_guest
-from harness.guest.spec import GuestSpec
-from harness.image import ensure_image
-from harness.ksm.fuzz.player import Player
+from harness.ksm.fuzz.player import start_player
 from harness.ksm.fuzz.soak import Soak, Tally
-from harness.module.build import build_module
 from harness.progress import step
 
-SPEC = GuestSpec(memory_mib=1024, cpus=2, numa_nodes=2)
 _COLUMNS = ("minutes", "rounds", "steps", "merges", "copies", "writes", "compared", "reloads", "MiB left")
 
 
@@ -36,10 +31,8 @@ def soak(minutes: float, seed: int, every: int, kernel: str | None, no_snapshot:
     anything that the kernel complains of.
     """
     config = configured(kernel=kernel, no_snapshot=no_snapshot)
-    image = ensure_image(config, config.kernel)
-    module = build_module(config, config.module, config.kernel)
     folder = config.runs / f"soak-{config.kernel}-{datetime.now().astimezone():%Y-%m-%d_%H.%M.%S}"
-    with start_guest(config, image, SPEC, folder) as guest, Player(guest, module) as player:
+    with start_player(config, folder) as player:
         soaking = Soak(player, seed, folder)
         began = time.monotonic()
         shown = began
@@ -49,14 +42,15 @@ def soak(minutes: float, seed: int, every: int, kernel: str | None, no_snapshot:
                 last = time.monotonic()
                 for one in soaking.round():
                     progress.detail(f": round {soaking.tally.rounds + 1}, {one}")
-                guest.log.check("the end of a round")
+                player.guest.log.check("the end of a round")
                 progress.advance(time.monotonic() - last)
                 if time.monotonic() >= shown + every:
                     shown = time.monotonic()
                     click.echo(_row(_cells(shown - began, soaking.tally)))
         seconds = time.monotonic() - began
         click.echo(_row(_cells(seconds, soaking.tally)))
-    result = {"kernel": image.release, "seed": seed, "seconds": round(seconds), **msgspec.structs.asdict(soaking.tally)}
+    release = player.module.release
+    result = {"kernel": release, "seed": seed, "seconds": round(seconds), **msgspec.structs.asdict(soaking.tally)}
     (folder / "result.json").write_bytes(msgspec.json.format(msgspec.json.encode(result)))
     click.echo(f"No page was wrong, and neither the module nor the kernel complained. result: {folder / 'result.json'}")
     return 0

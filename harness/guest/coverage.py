@@ -12,7 +12,6 @@ from pathlib import Path
 from harness.guest.guest import Guest
 
 _COUNTS = "/sys/kernel/debug/gcov"
-SUFFIX = ".gcda"
 
 
 def save_coverage(guest: Guest, folder: Path) -> int:
@@ -22,7 +21,7 @@ def save_coverage(guest: Guest, folder: Path) -> int:
     """
     if not guest.run(["find", _COUNTS, "-maxdepth", "0"], check=False).text.strip():
         return 0
-    names = guest.run(["find", _COUNTS, "-name", f"*{SUFFIX}"]).text.split()
+    names = guest.run(["find", _COUNTS, "-name", "*.gcda"]).text.split()
     folder.mkdir(parents=True, exist_ok=True)
     top = Path(tempfile.mkdtemp(prefix="guest-", dir=folder))
     for name in names:

@@ -46,11 +46,11 @@ def read_coverage(kbuild: Kbuild, built: BuiltModule, sources: Collection[str], 
     Raises SamepageError where there is nothing of this module's.
     """
     coverage: Coverage = defaultdict(dict)
-    guests = sorted(path for path in folder.glob("guest-*") if (path / BUILD_PATH.lstrip("/")).is_dir())
+    guests = sorted(folder.glob(f"guest-*{BUILD_PATH}"))
     if not guests or not built.notes.is_dir():
         raise SamepageError("has no counts of the module's lines", where=folder, hint="make test-debug leaves them.")
     for guest in guests:
-        for one in _gcov(kbuild, built, guest / BUILD_PATH.lstrip("/")):
+        for one in _gcov(kbuild, built, guest):
             _add(coverage, one, sources)
     return {name: dict(sorted(coverage[name].items())) for name in sorted(coverage)}
 

@@ -23,6 +23,7 @@
 
 /* init.c */
 void set_policy(int policy, int priority);
+void step_back(void);
 
 /* out.c: the debug port, and the way out. */
 void open_output(void);

@@ -57,7 +57,7 @@ void set_policy(int policy, int priority)
  * woken who is to run next, and not again when the scanner gives way at last, which may be 200,000 instructions later.
  * Those are charged to the one who was woken.
  */
-static void step_back(void)
+void step_back(void)
 {
 	set_policy(SCHED_IDLE, 0);
 }

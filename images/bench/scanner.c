@@ -183,7 +183,7 @@ void run_together(const char *label)
 
 	say("%s_together all_ns=%llu threads_ns=%llu\n", label, (unsigned long long)took,
 	    (unsigned long long)(scanner_ns() - threads));
-	set_policy(SCHED_IDLE, 0);
+	step_back();
 	wait_until_idle(POLL_US);
 	say_counters(label);
 }

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.coverage import _ranges, _read_reasons
+from harness.cli.coverage import Reasons, _ranges
 from harness.errors import SamepageError
 from harness.module.coverage import Coverage, Share, _add, branches_run, lines_run, never_run
+from harness.packages.recipe import read_toml
 
 
 def document(*lines: tuple[int, str, int, list[int]], file: str = "/build/module/merge.c") -> dict[str, object]:
@@ -58,4 +59,4 @@ def test_a_bad_list_of_reasons_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "never_run.toml"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(SamepageError, match=r"never_run\.toml"):
-        _read_reasons(path)
+        read_toml(path, Reasons)

@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
+from harness.config import Config
 from harness.errors import CheckFailed
 from harness.guest.errors import GuestFileError
 from harness.guest.guest import Guest
+from harness.guest.snapshot import start_guest
+from harness.guest.spec import GuestSpec
 from harness.guest.swap import drop_zram, make_zram, set_zram
+from harness.image import ensure_image
 from harness.ksm import checker
 from harness.ksm.content import Kind
 from harness.ksm.counters import KSM
@@ -27,12 +33,14 @@ from harness.ksm.memwork import MemWork
 from harness.ksm.oracle import ABSENT
 from harness.ksm.processes import PROT_READ, PROT_WRITE, Advice, Area, Process, Syscall
 from harness.ksm.protocol import PAGE_BYTES
-from harness.module.build import BuiltModule
+from harness.module.build import BuiltModule, build_module
 
 MAX_PROCESSES = 6
 MAX_PAGES = 2000
 """Of a process."""
 PASS_TIMEOUT = 60.0
+SPEC = GuestSpec(memory_mib=1024, cpus=2, numa_nodes=2)
+"""Of the guest that steps are made for: two nodes to move between."""
 
 ADVICES = (
     Advice.MERGEABLE,
@@ -61,6 +69,15 @@ TUNABLES = (
 """Under /sys/kernel/mm/ksm, with the values to choose from."""
 
 _REFUSALS = frozenset({errno.EINVAL, errno.EAGAIN, errno.ENOMEM, errno.EBUSY, errno.EFAULT, errno.EPERM})
+
+
+@contextmanager
+def start_player(config: Config, folder: Path) -> Iterator[Player]:
+    """Build what is not built yet, and end the guest afterwards; its console is in `folder`."""
+    image = ensure_image(config, config.kernel)
+    module = build_module(config, config.module, config.kernel)
+    with start_guest(config, image, SPEC, folder) as guest, Player(guest, module) as player:
+        yield player
 
 
 class Player:

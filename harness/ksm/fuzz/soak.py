@@ -8,14 +8,14 @@ anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from harness.guest.guest import Guest
 from harness.ksm.chance import Chance
 from harness.ksm.content import Kind
+from harness.ksm.counters import CounterReader, Counters
 from harness.ksm.fuzz.player import Player
 from harness.ksm.fuzz.steps import BEGIN, LIKELY, VOCABULARY, Step, save
 from harness.ksm.memwork import MemWork
@@ -25,7 +25,6 @@ STEPS = 50
 ROUNDS_TO_RELOAD = 8
 WRITERS, WRITER_PAGES, WRITES_PER_SECOND = 2, 800, 400
 _KEY = 71 << 40
-_SAMEPAGE = "/sys/kernel/mm/samepage/"
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,26 +68,27 @@ class Soak:
         try:
             with MemWork(player.guest) as writers:
                 _begin_writing(writers, number)
-                before = _counts(player.guest)
+                counters = CounterReader(player.guest)
+                before = counters.read()
                 for step in steps:
                     yield step
                     player.play(step)
                     if step.name == "reload":
-                        before = _counts(player.guest)  # the module's own begin anew
+                        before = counters.read()  # the module's own begin anew
                 writes = sum(process.stop_rewriting() for process in writers.processes)
-                after, own = _counts(player.guest), writers.check()
+                after, own = counters.read(), writers.check()
         except Exception:
             save(player.played, self._scripts / "failed.steps", f"round {number + 1} of a soak")
             raise
         self.tally += Tally(
             rounds=1,
             steps=len(steps),
-            merges=after["merges"] - before["merges"],
-            copies=after["copies"] - before["copies"],
+            merges=after["samepage.merges"] - before["samepage.merges"],
+            copies=_copies(after) - _copies(before),
             writes=writes,
             pages_compared=player.pages_compared - compared + own,
             reloads=int(reloads),
-            memory_available_mib=after["available"],
+            memory_available_mib=after["meminfo.MemAvailable_kb"] // 1024,
         )
 
     def _any_step(self) -> Step:
@@ -108,12 +108,5 @@ def _begin_writing(writers: MemWork, round_: int) -> None:
         )
 
 
-def _counts(guest: Guest) -> Mapping[str, int]:
-    vmstat = dict(line.split() for line in guest.read("/proc/vmstat").splitlines())
-    meminfo = dict(line.split(":") for line in guest.read("/proc/meminfo").splitlines())
-    merges, unmerged = (int(guest.read(_SAMEPAGE + name)) for name in ("merges", "unmerged"))
-    return {
-        "merges": merges,
-        "copies": int(vmstat["cow_ksm"]) + unmerged,
-        "available": int(meminfo["MemAvailable"].split()[0]) // 1024,
-    }
+def _copies(counters: Counters) -> int:
+    return counters["vmstat.cow_ksm"] + counters["samepage.unmerged"]

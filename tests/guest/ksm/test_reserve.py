@@ -11,6 +11,7 @@ import pytest
 from harness.guest.errors import GuestFileError
 from harness.guest.guest import Guest
 from harness.ksm.content import Kind
+from harness.ksm.counters import CounterReader
 from harness.ksm.memwork import MemWork
 from harness.ksm.processes import Process
 from tests.guest.ksm.control import RUN, STOP, UNMERGE, Merger
@@ -49,12 +50,11 @@ def wait_for_reserve(merger: Merger, pages: int) -> None:
 
 def meminfo(guest: Guest, name: str) -> int:
     """In pages."""
-    lines = dict(line.split(":") for line in guest.read("/proc/meminfo").splitlines())
-    return int(lines[name].split()[0]) // 4
+    return CounterReader(guest).read()[f"meminfo.{name}_kb"] // 4
 
 
 def kills(guest: Guest) -> int:
-    return int(dict(line.split() for line in guest.read("/proc/vmstat").splitlines())["oom_kill"])
+    return CounterReader(guest).read()["vmstat.oom_kill"]
 
 
 @pytest.mark.parametrize("value", ["101", "-1", "x"])
