@@ -190,7 +190,7 @@ class Machines(_Strict, tag_field="kind", tag="machines", frozen=True, kw_only=T
     memory_mib: Annotated[int, Meta(ge=96, le=1 << 16)]
     """Memory of each."""
     kernel_mib: Annotated[int, Meta(ge=64, le=1024)] = 72
-    """What each keeps for its kernel and for the files that it reads, beside 1/32 of its memory (what describes pages, and
+    """What each keeps for its kernel and for the files that it reads, beside 1/16 of its memory (what describes pages, and
     reserves); all other memory is filled with data."""
     same: Annotated[int, Meta(ge=0, le=100)] = 50
     """Percent of the data that are the same in all machines, page by page."""
@@ -209,7 +209,7 @@ class Machines(_Strict, tag_field="kind", tag="machines", frozen=True, kw_only=T
     @property
     def data_pages(self) -> int:
         """Pages of data of each."""
-        return (self.memory_mib - self.memory_mib // 32 - self.kernel_mib) * 256
+        return (self.memory_mib - self.memory_mib // 16 - self.kernel_mib) * 256
 
     @property
     def footprint_mib(self) -> int:
@@ -274,7 +274,7 @@ def with_machines(workload: Workload, count: int | None, memory_mib: int | None)
 
 def _check_machines(workload: Machines, path: Path) -> None:
     if workload.data_pages <= 0:
-        raise SamepageError("key kernel_mib: less than 31/32 of memory_mib, or there is no room for data", where=path)
+        raise SamepageError("key kernel_mib: less than 15/16 of memory_mib, or there is no room for data", where=path)
     if workload.same + workload.zero > 100:
         raise SamepageError("keys same and zero: no more than 100 percent together", where=path)
 

@@ -30,7 +30,7 @@ def small(count: int) -> workload.Machines:
     shipped = workload.load("vms")
     assert isinstance(shipped, workload.Machines)
     # 24 MiB of data; Linux 7.3 runs out of memory where it has less beside them.
-    return msgspec.structs.replace(shipped, count=count, memory_mib=112, kernel_mib=85, files_mib=2)
+    return msgspec.structs.replace(shipped, count=count, memory_mib=112, kernel_mib=81, files_mib=2)
 
 
 @pytest.mark.timeout(900)

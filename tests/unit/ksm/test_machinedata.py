@@ -16,7 +16,7 @@ from harness.ksm.machinedata import MachineData, file_digest, fold, least_saved
 from harness.ksm.workload import Machines, Synthetic
 
 DIGESTER = Digester(11)
-SMALL = Machines(description="x", count=3, memory_mib=100, kernel_mib=96, same=50, zero=25)
+SMALL = Machines(description="x", count=3, memory_mib=103, kernel_mib=96, same=50, zero=25)
 PAGES = 256
 
 
