@@ -106,7 +106,7 @@ class MemWork:
         worker, default = self.new_name("process")
         pid = self.ask([Request(protocol.DRIVER, Op.SPAWN, argument=worker)])[0]
         process = Process(self, worker, int.from_bytes(pid, "little"), name or default)
-        process.send(Op.SECRET, self.digester.secret.to_bytes(8, "little"))
+        process.give_secret()
         self.processes.append(process)
         return process
 

@@ -263,6 +263,16 @@ class Process:
         self.work.processes.append(child)
         return child
 
+    def exec(self) -> None:
+        """Let the process execute its program anew: it is as empty as a new one."""
+        self.send(Op.EXEC)
+        self.areas.clear()
+        self.give_secret()
+
+    def give_secret(self) -> None:
+        """Tell it the digests' key."""
+        self.send(Op.SECRET, self.work.digester.secret.to_bytes(8, "little"))
+
     def exit(self) -> int:
         """Let the process end and wait until its memory is gone; return its wait(2) status."""
         status = self.send(Op.EXIT)

@@ -42,6 +42,7 @@ class Op(IntEnum):
     READ = 12
     MOVE = 13
     SECRET = 14
+    EXEC = 15
 
 
 _SHORT_ANSWERS = frozenset({Op.SYSCALL, Op.MERGE_ANY, Op.FILL, Op.POKE, Op.SECRET, Op.REWRITE})

@@ -190,8 +190,8 @@ class Machines(_Strict, tag_field="kind", tag="machines", frozen=True, kw_only=T
     memory_mib: Annotated[int, Meta(ge=96, le=1 << 16)]
     """Memory of each."""
     kernel_mib: Annotated[int, Meta(ge=64, le=1024)] = 72
-    """What each keeps for its kernel and for the files that it reads, beside 1/16 of its memory (what describes pages, and
-    reserves); all other memory is filled with data."""
+    """What each keeps for its kernel and for the files that it reads, beside 1/16 of its memory (what describes
+    pages, and reserves); all other memory is filled with data."""
     same: Annotated[int, Meta(ge=0, le=100)] = 50
     """Percent of the data that are the same in all machines, page by page."""
     zero: Annotated[int, Meta(ge=0, le=100)] = 25

@@ -39,8 +39,8 @@ MAX_PROCESSES = 6
 MAX_PAGES = 2000
 """Of a process."""
 PASS_TIMEOUT = 60.0
-SPEC = GuestSpec(memory_mib=1024, cpus=2, numa_nodes=2)
-"""Of the guest that steps are made for: two nodes to move between."""
+SPEC = GuestSpec(memory_mib=1024, cpus=2, numa_nodes=2, append=("movablecore=512M",))
+"""Of the guest that steps are made for: two nodes to move between, and memory that can be taken away."""
 
 ADVICES = (
     Advice.MERGEABLE,
@@ -67,6 +67,14 @@ TUNABLES = (
     ("../samepage/reserve_percent", (0, 30, 100)),
 )
 """Under /sys/kernel/mm/ksm, with the values to choose from."""
+
+_HOTPLUG = """
+cd /sys/devices/system/memory
+set -- "$1" $(grep -l Movable memory*/valid_zones | cut -d/ -f1)
+[ $# -gt 1 ] || exit 1
+shift $((1 + $1 % ($# - 1)))
+echo offline > "$1/state" 2>/dev/null && echo online_movable > "$1/state" || exit 0
+"""
 
 _REFUSALS = frozenset({errno.EINVAL, errno.EAGAIN, errno.ENOMEM, errno.EBUSY, errno.EFAULT, errno.EPERM})
 
@@ -161,6 +169,11 @@ class Player:
         chosen = self._process_of(process)
         if chosen:
             chosen.exit()
+
+    def _exec(self, process: int) -> None:
+        chosen = self._process_of(process)
+        if chosen:
+            chosen.exec()
 
     def _map(self, process: int, pages: int, merge: int, huge: int) -> None:
         chosen = self._process_of(process)
@@ -283,6 +296,10 @@ class Player:
             assert np.isin(
                 -moved[moved < 0], [errno.ENOENT, errno.EBUSY, errno.EFAULT, errno.EINVAL, errno.ENODEV]
             ).all()
+
+    def _hotplug(self, block: int) -> None:
+        """Take a block of movable memory away, if its pages find room, and give it back."""
+        self.guest.run(["sh", "-c", _HOTPLUG, "sh", str(block)], timeout=PASS_TIMEOUT)
 
     def _reload(self) -> None:
         self.guest.rmmod(self.module.name)

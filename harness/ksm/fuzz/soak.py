@@ -45,7 +45,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 
     def __add__(self, other: Tally) -> Tally:
         sums = {name: getattr(self, name) + getattr(other, name) for name in self.__struct_fields__}
-        return Tally(**sums | {"memory_available_mib": other.memory_available_mib})
+        return Tally(**sums | {"memory_available_mib": other.memory_available_mib or self.memory_available_mib})
 
 
 class Soak:
@@ -72,22 +72,30 @@ class Soak:
                 before = counters.read()
                 for step in steps:
                     yield step
+                    if step.name == "reload":
+                        self._count(before, counters.read())
                     player.play(step)
                     if step.name == "reload":
                         before = counters.read()  # the module's own begin anew
                 writes = sum(process.stop_rewriting() for process in writers.processes)
-                after, own = counters.read(), writers.check()
+                own = writers.check()
+                self._count(before, counters.read())
         except Exception:
             save(player.played, self._scripts / "failed.steps", f"round {number + 1} of a soak")
             raise
         self.tally += Tally(
             rounds=1,
             steps=len(steps),
-            merges=after["samepage.merges"] - before["samepage.merges"],
-            copies=_copies(after) - _copies(before),
             writes=writes,
             pages_compared=player.pages_compared - compared + own,
-            reloads=int(reloads),
+            reloads=sum(step.name == "reload" for step in steps),
+        )
+
+    def _count(self, before: Counters, after: Counters) -> None:
+        """Take over what was merged and copied between two looks at the counters of one loading of the module."""
+        self.tally += Tally(
+            merges=after["samepage.merges"] - before["samepage.merges"],
+            copies=_copies(after) - _copies(before),
             memory_available_mib=after["meminfo.MemAvailable_kb"] // 1024,
         )
 

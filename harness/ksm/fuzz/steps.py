@@ -47,6 +47,7 @@ VOCABULARY = {
     "spawn": _numbers(""),
     "fork": _numbers("process=0..7"),
     "exit": _numbers("process=0..7"),
+    "exec": _numbers("process=0..7"),
     "map": _numbers("process=0..7 pages=1..700 merge=0..1 huge=0..1"),
     "unmap": _numbers(_AREA),
     "remap": _numbers(f"{_AREA} pages=1..700"),
@@ -64,15 +65,16 @@ VOCABULARY = {
     "reclaim": _numbers("mib=1..64"),
     "swap": _numbers("on=0..1"),
     "move": _numbers(f"{_PAGES} node=0..1"),
+    "hotplug": _numbers("block=0..7"),
     "reload": _numbers(""),
 }
 """The numbers of each kind of step."""
 
-SLOW = frozenset({"reload", "swap"})
+SLOW = ("hotplug", "reload", "swap")
 """Steps that take seconds."""
 OFTEN = ("map", "fill", "fill", "fill", "pass", "pass", "poke", "fork", "advise")
-LIKELY = (*OFTEN, *(name for name in VOCABULARY if name not in SLOW))
-"""To choose steps from: what makes pages and what merges them comes often, what takes seconds never."""
+LIKELY = (*(*OFTEN, *(name for name in VOCABULARY if name not in SLOW)) * 4, *SLOW)
+"""To choose steps from: what makes pages and what merges them comes often, what takes seconds seldom."""
 BEGIN = (Step("spawn"), Step("spawn"), Step("map", (0, 400, 1, 0)), Step("map", (1, 400, 1, 1)))
 """What a script that nobody wrote begins with."""
 

@@ -4,6 +4,7 @@
  *
  *	memwork drive				requests on stdin, answers on stdout (protocol.h)
  *	memwork digest SECRET PID...		digests of processes' private anonymous pages (digest.h)
+ *	memwork work SOCKET WORKER		what OP_EXEC begins
  *	memwork exec-merge PROGRAM ARGUMENT...	run a program all of whose memory may be merged
  */
 #include <errno.h>
@@ -17,6 +18,7 @@
 #include "digest.h"
 #include "driver.h"
 #include "io.h"
+#include "worker.h"
 
 #ifndef PR_SET_MEMORY_MERGE
 #define PR_SET_MEMORY_MERGE 67
@@ -52,6 +54,8 @@ int main(int argc, char **argv)
 {
 	if (argc == 2 && strcmp(argv[1], "drive") == 0)
 		return drive();
+	if (argc == 4 && strcmp(argv[1], "work") == 0)
+		work(atoi(argv[2]), (uint32_t)atoi(argv[3]));
 	if (argc >= 4 && strcmp(argv[1], "digest") == 0)
 		return digest_processes(argv + 2);
 	if (argc >= 3 && strcmp(argv[1], "exec-merge") == 0)

@@ -55,6 +55,8 @@ enum op {
 	OP_MOVE,
 	/* u64 secret: the digests' key, for this worker and the children that it forks from now on. */
 	OP_SECRET,
+	/* Exec memwork anew in the same process: all that it held is gone. Answer: u64 pid. */
+	OP_EXEC,
 };
 
 struct header {

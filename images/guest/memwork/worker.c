@@ -9,6 +9,7 @@
 #include "worker.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
 #include <setjmp.h>
@@ -270,6 +271,18 @@ static void do_fork(uint32_t id, int socket)
 	start(socket, id);
 }
 
+static void do_exec(void)
+{
+	char socket[16], id[16];
+	char *arguments[] = { "memwork", "work", socket, id, NULL };
+
+	snprintf(socket, sizeof(socket), "%d", self.socket);
+	snprintf(id, sizeof(id), "%u", self.id);
+	fcntl(self.socket, F_SETFD, 0);
+	execv("/proc/self/exe", arguments);
+	reply_error(errno, "exec");
+}
+
 static void handle(const struct header *request, int descriptor)
 {
 	switch ((enum op)request->what) {
@@ -278,6 +291,9 @@ static void handle(const struct header *request, int descriptor)
 		break;
 	case OP_EXIT:
 		_exit(0);
+	case OP_EXEC:
+		do_exec();
+		break;
 	case OP_SYSCALL:
 		do_syscall(request->size);
 		break;

@@ -7,6 +7,7 @@ time is for long runs: the tests are to be the same from run to run).
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from harness.guest.guest import Guest
-from harness.ksm.fuzz.player import Player
+from harness.ksm.fuzz.player import SPEC, Player
 from harness.ksm.fuzz.steps import BEGIN, LIKELY, VOCABULARY, Step, load, parse, save
 from harness.module.build import BuiltModule
 
@@ -25,7 +26,7 @@ EXAMPLES = int(os.environ.get("SAMEPAGE_FUZZ_EXAMPLES", "5"))
 SEED = int(os.environ.get("SAMEPAGE_FUZZ_SEED", "1"))
 STEPS = 50
 
-pytestmark = pytest.mark.guest(memory_mib=1024, cpus=2, numa_nodes=2)
+pytestmark = pytest.mark.guest(**dataclasses.asdict(SPEC))
 
 
 def steps_of(name: str) -> st.SearchStrategy[Step]:

@@ -18,7 +18,8 @@ from harness.ksm.differences import ContentError
 from harness.ksm.link import WorkError
 from harness.ksm.memwork import MemWork
 from harness.ksm.processdigest import decode_digests
-from harness.ksm.processes import Advice, Syscall
+from harness.ksm.processes import Advice, Syscall, encode_ranges
+from harness.ksm.protocol import Op
 from tests.unit.ksm.conftest import SECRET
 
 
@@ -120,6 +121,22 @@ def test_fork_shares_then_diverges(work: MemWork) -> None:
     more = parent.fork()
     assert more.areas[0].read(3)[:8] == (42).to_bytes(8, "little")
     assert work.check() == 48
+
+
+def test_exec_empties_a_process(work: MemWork) -> None:
+    first, second = work.process(), work.process()
+    for process in (first, second):
+        process.map(pages=8).fill(Kind.FILLED, 5)
+    old = first.areas[0]
+    first.exec()
+    with pytest.raises(WorkError, match="SIGSEGV"):
+        first.send(Op.READ, encode_ranges([(old.address(), 4096)]))
+    assert Path(f"/proc/{first.pid}/exe").readlink() == Path(f"/proc/{second.pid}/exe").readlink()
+    child = first.fork()
+    for process in (first, child):
+        process.map(pages=8, address=old.address()).fill(Kind.FILLED, 6, step=1)
+    assert work.check() == 24
+    assert first.exit() == child.exit() == 0
 
 
 def test_many_workers(work: MemWork) -> None:
