@@ -70,10 +70,14 @@ TUNABLES = (
 
 _HOTPLUG = """
 cd /sys/devices/system/memory
-set -- "$1" $(grep -l Movable memory*/valid_zones | cut -d/ -f1)
-[ $# -gt 1 ] || exit 1
-shift $((1 + $1 % ($# - 1)))
-echo offline > "$1/state" 2>/dev/null && echo online_movable > "$1/state" || exit 0
+first=$1
+set -- $(grep -l Movable memory*/valid_zones | cut -d/ -f1)
+for i in $(seq 0 $(($# - 1))); do
+    eval block=\${$((1 + (first + i) % $#))}
+    echo offline 2>/dev/null > "$block/state" || continue
+    echo online_movable > "$block/state" && echo "$block"
+    exit
+done
 """
 
 _REFUSALS = frozenset({errno.EINVAL, errno.EAGAIN, errno.ENOMEM, errno.EBUSY, errno.EFAULT, errno.EPERM})
@@ -96,6 +100,7 @@ class Player:
         self.module = module
         self.played: list[Step] = []
         self.pages_compared = 0
+        self.blocks_moved = 0
         self._swapping = False
         self._prepare()
         self.work = MemWork(guest)
@@ -298,8 +303,9 @@ class Player:
             ).all()
 
     def _hotplug(self, block: int) -> None:
-        """Take a block of movable memory away, if its pages find room, and give it back."""
-        self.guest.run(["sh", "-c", _HOTPLUG, "sh", str(block)], timeout=PASS_TIMEOUT)
+        """Take a block of movable memory away, the first from a certain one on that goes, and give it back."""
+        moved = self.guest.run(["sh", "-c", _HOTPLUG, "sh", str(block)], timeout=PASS_TIMEOUT)
+        self.blocks_moved += bool(moved.text)
 
     def _reload(self) -> None:
         self.guest.rmmod(self.module.name)

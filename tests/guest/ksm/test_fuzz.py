@@ -81,6 +81,7 @@ def test_a_script_is_played(player: Player, tmp_path: Path) -> None:
     save([Step(name, numbers[name]) for name in names], tmp_path / "all.steps", "one of each")
     for step in load(tmp_path / "all.steps"):
         player.play(step)
+    assert player.blocks_moved == 1
     assert player.pages_compared > 300 * len(VOCABULARY) / 2
 
 
