@@ -123,7 +123,7 @@ def _blank(job: Job, material: Material) -> Result:
 
 def _carry_out(config: Config, job: Job, material: Material, observer: Observer, outcome: Result) -> None:
     """Boot, load, merge; `outcome` is filled in as far as it goes."""
-    memory_mib = job.memory_mib or _memory_for(job.workload)
+    memory_mib = job.memory_mib or memory_for(job.workload)
     outcome.guest = {"memory_mib": memory_mib, "cpus": GUEST_CPUS}
     with ExitStack() as stack:
         observer.phase("booting")
@@ -171,8 +171,13 @@ def _carry_out_in(session: Session, workload: Workload, outcome: Result, disk: N
         ProgramsRun(session, workload, outcome).carry_out()
 
 
-def _memory_for(workload: Workload) -> int:
-    """Return a size that holds the workload unmerged, and again while everything is copied, in steps of 256 MiB."""
+def memory_for(workload: Workload) -> int:
+    """Return a size that holds the workload unmerged, and again while everything is copied, in steps of 256 MiB.
+
+    Machines may be on purpose more than what their host holds.
+    """
+    if isinstance(workload, Machines) and workload.host_mib is not None:
+        return workload.host_mib
     wanted = SYSTEM_MIB + workload.footprint_mib * 3 // 2
     return max(1024, -(-wanted // 256) * 256)
 

@@ -198,6 +198,8 @@ class Machines(_Strict, tag_field="kind", tag="machines", frozen=True, kw_only=T
     """Percent of the data that are zero; what is left no two machines have alike."""
     files_mib: Annotated[int, Meta(ge=1, le=1024)] = 8
     """Files that each reads from its disk, at most so much of them."""
+    host_mib: Annotated[int, Meta(ge=512, le=1 << 20)] | None = None
+    """Memory of the guest that is their host; when null, enough for all of them unmerged."""
     ksm: Tunables = field(default_factory=Tunables)
     merging: Merging = field(default_factory=Merging)
 

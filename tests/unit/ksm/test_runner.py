@@ -147,3 +147,9 @@ def test_a_single_run_lies_in_its_own_folder(project: Path, monkeypatch: pytest.
     result = CliRunner().invoke(command.run, ["small", "--merger", "in-tree", "--name", "one"], standalone_mode=False)
     assert result.return_value == 0
     assert (project / "one" / "report.html").is_file()
+
+
+def test_machines_may_be_more_than_their_host_holds() -> None:
+    few, many = workload.load("vms"), workload.load("vms-long")
+    assert runner.memory_for(few) > few.footprint_mib
+    assert runner.memory_for(many) < many.footprint_mib / 2
