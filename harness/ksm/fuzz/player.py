@@ -68,7 +68,7 @@ TUNABLES = (
 )
 """Under /sys/kernel/mm/ksm, with the values to choose from."""
 
-_HOTPLUG = """
+_HOTPLUG = r"""
 cd /sys/devices/system/memory
 first=$1
 set -- $(grep -l Movable memory*/valid_zones | cut -d/ -f1)
