@@ -61,6 +61,7 @@ static void sp_check_sharers(struct sp_check *check, const struct sp_stable *sta
 		}
 		item = block->slot[index].item;
 		sp_check_that(check, item->stable == stable, "page %u", page);
+		sp_check_that(check, block->owner->domain == stable->key.domain, "page %u", page);
 		sp_check_that(check, item->prev == prev, "page %u", page);
 		prev = page;
 		page = item->next;

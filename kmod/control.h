@@ -35,6 +35,13 @@ void sp_governor_round_ends(unsigned int pages);
 void sp_governor_pass_begins(void);
 unsigned long sp_governor_nap_ticks(void);
 
+/* sysfs_domains.c */
+extern const struct attribute_group sp_domain_group;
+
+/* device.c */
+int sp_device_init(void);
+void sp_device_exit(void);
+
 /* reserve.c */
 extern const struct attribute_group sp_reserve_group;
 void sp_reserve_adjust(void);

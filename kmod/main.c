@@ -18,6 +18,7 @@ static void sp_caches_destroy(void)
 	sp_unstable_destroy();
 	sp_records_destroy();
 	sp_registry_destroy();
+	sp_domains_destroy();
 }
 
 static int __init sp_caches_init(void)
@@ -49,11 +50,16 @@ static int __init sp_init(void)
 	err = sp_reserve_init();
 	if (err)
 		goto hotplug;
+	err = sp_device_init();
+	if (err)
+		goto reserve;
 	err = sp_takeover();
 	if (!err) {
 		sp_check_init();
 		return 0;
 	}
+	sp_device_exit();
+reserve:
 	sp_reserve_exit();
 hotplug:
 	sp_hotplug_exit();
@@ -70,6 +76,7 @@ out:
 static void __exit sp_exit_module(void)
 {
 	sp_check_exit();
+	sp_device_exit();
 	sp_reserve_exit();
 	sp_hotplug_exit();
 	sp_scan_stop();

@@ -174,6 +174,18 @@ static noinline bool sp_share_sampled(const struct sp_found *found)
 	return err != -ESRCH;
 }
 
+/* A merged page of another domain, come by a fork before its process changed sides: it is shared no more. */
+static noinline void sp_refuse_sharer(struct sp_found *found)
+{
+	struct sp_space *own = found->block->owner;
+
+	put_page(found->page);
+	sp_records_lock(own);
+	sp_slot_unfile(found->block, found->index);
+	sp_break_cow(own->mm, sp_slot_address(found->block, found->index));
+	sp_records_unlock(own);
+}
+
 /*
  * A merged page that came here by fork, or was out in swap: note that it is
  * shared here, too. Its node lives as long as the page, which the batch holds.
@@ -253,9 +265,13 @@ void sp_match_page(struct sp_batch *batch, struct sp_found *found)
 		sp_file_page(batch, found);
 		break;
 	case SP_TODO_ADOPT:
-		sp_adopt_sharer(found);
+		if (found->stable->key.domain == batch->space->domain)
+			sp_adopt_sharer(found);
+		else
+			sp_refuse_sharer(found);
 		break;
 	case SP_TODO_LOST:
+		atomic_long_inc(&batch->space->home->copies);
 		sp_records_lock(batch->space);
 		sp_slot_unfile(found->block, found->index);
 		sp_records_unlock(batch->space);

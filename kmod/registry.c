@@ -111,6 +111,7 @@ void sp_space_put(struct sp_space *space)
 	if (!refcount_dec_and_test(&space->refs))
 		return;
 	xa_destroy(&space->blocks);
+	sp_domain_leave(space);
 	mmdrop(space->mm);
 	kmem_cache_free(sp_space_cache, space);
 }
@@ -194,6 +195,24 @@ void sp_registry_insert_ahead(bool ahead)
 {
 	spin_lock(&sp_registry_lock);
 	sp_insert_ahead = ahead;
+	spin_unlock(&sp_registry_lock);
+}
+
+/* What their spaces have, for each domain. Needs sp_scan_lock for writing. */
+void sp_registry_sum_up(void)
+{
+	struct sp_space *space;
+
+	spin_lock(&sp_registry_lock);
+	list_for_each_entry(space, &sp_space_list, list) {
+		struct sp_domain *home = space->home;
+
+		if (!home)
+			continue;
+		home->sum_sharers += space->mm->ksm_merging_pages;
+		home->sum_zero += sp_mm_zero_pages(space->mm);
+		home->sum_blocks += space->nr_blocks;
+	}
 	spin_unlock(&sp_registry_lock);
 }
 

@@ -33,6 +33,7 @@
 #include <linux/xarray.h>
 
 #include "compat/compat.h"
+#include "domain.h"
 #include "stripes.h"
 
 /* A block keeps the slots of 64 neighbouring pages, so sets of them fit a u64. */
@@ -60,7 +61,8 @@ struct sp_space {
 	struct xarray blocks;		/* address >> SP_BLOCK_SHIFT */
 	unsigned long nr_blocks;
 	unsigned long nr_seen;		/* of these, in this pass */
-	u16 domain;
+	struct sp_domain *home;		/* NULL until a scanner first has it in hand */
+	u16 domain;			/* its number */
 	u8 pass;
 };
 
@@ -168,6 +170,7 @@ struct sp_space **sp_registry_recorded(unsigned int *nr);
 int sp_enter(struct mm_struct *mm);
 bool sp_exit(struct mm_struct *mm);
 void sp_registry_insert_ahead(bool ahead);
+void sp_registry_sum_up(void);
 int sp_registry_init(void);
 void sp_registry_destroy(void);
 
@@ -335,10 +338,10 @@ static inline int sp_key_order(const struct sp_key *a, const struct sp_key *b)
 	return 0;
 }
 
-/* A key in 32 bits, but for its domain, for a candidate's slot. */
+/* A key in 32 bits, for a candidate's slot. */
 static inline u32 sp_brief(const struct sp_key *key)
 {
-	return upper_32_bits(key->signature) + key->nid;
+	return upper_32_bits(key->signature) + key->nid + key->domain * 0x9e3779b1U;
 }
 
 static inline u16 sp_page_nid(unsigned long pfn)

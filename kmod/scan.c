@@ -17,6 +17,7 @@
 #include <linux/freezer.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
+#include <linux/sched/clock.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 
@@ -36,6 +37,7 @@ struct sp_scanner {
 	unsigned int nr;
 	struct sp_space *space;		/* in hand */
 	unsigned long addr;		/* all below is done */
+	u64 since;			/* local_clock(): time from then on is the space's */
 	bool ended_pass;		/* in this round */
 	bool idle;			/* there was nothing to do */
 	struct sp_batch batch;
@@ -73,11 +75,21 @@ bool sp_has_mergeable(struct mm_struct *mm)
 	return false;
 }
 
+/* Account what was spent on the space in hand. */
+static void sp_charge(struct sp_scanner *me)
+{
+	struct sp_domain *home = me->space->home;
+
+	if (home)
+		atomic64_add(local_clock() - me->since, &home->scan_ns);
+}
+
 /* The scanner has nothing in hand any more. */
 static void sp_hand_back(struct sp_scanner *me, enum sp_fate fate)
 {
 	struct sp_space *space = me->space;
 
+	sp_charge(me);
 	me->space = NULL;
 	sp_registry_done(space, fate);
 	atomic_dec(&sp_pass.in_hand);
@@ -243,6 +255,18 @@ static bool sp_take_next(struct sp_scanner *me)
 	return me->space;
 }
 
+/* The same, but for those that cannot be in the domain where they belong. */
+static bool sp_take_settled(struct sp_scanner *me)
+{
+	while (sp_take_next(me)) {
+		me->since = local_clock();
+		if (sp_domain_settle(me->space))
+			return true;
+		sp_hand_back(me, SP_KEEP);
+	}
+	return false;
+}
+
 /* A tunable was changed: what is settled is to be looked at once more. */
 void sp_scan_reexamine(void)
 {
@@ -274,12 +298,15 @@ static unsigned int sp_scan(struct sp_scanner *me, unsigned int budget)
 
 	me->ended_pass = false;
 	me->idle = false;
-	while ((me->space || sp_take_next(me)) && left && !freezing(current)) {
+	me->since = local_clock();
+	while ((me->space || sp_take_settled(me)) && left && !freezing(current)) {
 		if (sp_collect(me, left))
 			sp_process(&me->batch);
 		left = me->batch.budget;
 		cond_resched();
 	}
+	if (me->space)
+		sp_charge(me);
 	return budget - left;
 }
 

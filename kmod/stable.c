@@ -71,6 +71,7 @@ struct sp_stable *sp_stable_alloc(const struct sp_key *key)
 	if (!stable)
 		return NULL;
 	stable->key = *key;
+	sp_domain_hold(key->domain);
 	INIT_LIST_HEAD(&stable->orphan);
 	RB_CLEAR_NODE(&stable->node);
 	sp_count(stables);
@@ -79,6 +80,7 @@ struct sp_stable *sp_stable_alloc(const struct sp_key *key)
 
 void sp_stable_free_unused(struct sp_stable *stable)
 {
+	sp_domain_release(stable->key.domain);
 	kmem_cache_free(sp_stable_cache, stable);
 	sp_uncount(stables);
 }

@@ -68,6 +68,7 @@ static const struct attribute_group sp_group = {
 /* The first two are folders, and the others add to them. */
 static const struct attribute_group *const sp_groups[] = {
 	&sp_ksm_group, &sp_group, &sp_advisor_group, &sp_governor_group, &sp_reserve_group,
+	&sp_domain_group,
 };
 
 #define SP_FOLDERS 2

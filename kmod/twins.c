@@ -58,7 +58,8 @@ static struct sp_block *sp_twin_lock(const struct sp_twin *twin, struct sp_space
 		mutex_lock_nest_lock(&space->records, &stripe->merging);
 		mutex_lock_nest_lock(&own->records, &stripe->merging);
 	}
-	block = sp_block_find(space, twin->addr);
+	/* The space may have moved to another domain meanwhile. */
+	block = space->domain == own->domain ? sp_block_find(space, twin->addr) : NULL;
 	if (block && (block->candidates & BIT_ULL(index)) &&
 	    block->slot[index].signature == signature)
 		return block;

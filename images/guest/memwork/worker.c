@@ -274,7 +274,7 @@ static void do_fork(uint32_t id, int socket)
 static void do_exec(void)
 {
 	char socket[16], id[16];
-	char *arguments[] = { "memwork", "work", socket, id, NULL };
+	char *const arguments[] = { "memwork", "work", socket, id, NULL };
 
 	snprintf(socket, sizeof(socket), "%d", self.socket);
 	snprintf(id, sizeof(id), "%u", self.id);
