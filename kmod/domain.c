@@ -28,6 +28,8 @@
 #include "samepage.h"
 #include "control.h"
 
+#define SP_DOMAINS_ASKED 1024
+
 static DEFINE_SPINLOCK(sp_domain_lock);
 static LIST_HEAD(sp_domain_list);
 static DEFINE_XARRAY_ALLOC1(sp_domains);	/* by number */
@@ -261,6 +263,23 @@ int sp_domain_set(enum sp_domain_by by, unsigned int level)
 unlock:
 	up_write(&sp_scan_lock);
 	return err;
+}
+
+/* Is it any of the first SP_DOMAINS_ASKED of them? Needs sp_scan_lock for writing. */
+bool sp_any_domain(bool (*is_it)(u16 id, void *arg), void *arg)
+{
+	unsigned int left = SP_DOMAINS_ASKED;
+	struct sp_domain *domain;
+	bool found = false;
+
+	spin_lock(&sp_domain_lock);
+	list_for_each_entry(domain, &sp_domain_list, list) {
+		found = is_it(domain->id, arg);
+		if (found || !--left)
+			break;
+	}
+	spin_unlock(&sp_domain_lock);
+	return found;
 }
 
 static void sp_show_domain(struct seq_file *file, const struct sp_domain *domain)

@@ -40,6 +40,7 @@ void sp_domain_release(u16 id);
 int sp_domain_set(enum sp_domain_by by, unsigned int level);
 enum sp_domain_by sp_domain_policy(void);
 unsigned int sp_domain_level(void);
+bool sp_any_domain(bool (*is_it)(u16 id, void *arg), void *arg);
 void sp_domains_show(struct seq_file *file);
 void sp_domains_destroy(void);
 

@@ -41,6 +41,17 @@ bool sp_registry_empty(void)
 	return list_empty(&sp_space_list);
 }
 
+/* The space of @mm, NULL when it is not registered. It stays while sp_scan_lock is held for writing, and a user of @mm. */
+struct sp_space *sp_registry_find(struct mm_struct *mm)
+{
+	struct sp_space *space;
+
+	spin_lock(&sp_registry_lock);
+	space = sp_find(mm);
+	spin_unlock(&sp_registry_lock);
+	return space;
+}
+
 bool sp_registered(struct mm_struct *mm)
 {
 	bool found;

@@ -171,6 +171,7 @@ int sp_enter(struct mm_struct *mm);
 bool sp_exit(struct mm_struct *mm);
 void sp_registry_insert_ahead(bool ahead);
 void sp_registry_sum_up(void);
+struct sp_space *sp_registry_find(struct mm_struct *mm);
 int sp_registry_init(void);
 void sp_registry_destroy(void);
 
@@ -354,6 +355,7 @@ struct sp_stable *sp_stable_alloc(const struct sp_key *key);
 void sp_stable_free_unused(struct sp_stable *stable);
 void sp_stable_insert(struct sp_stable *stable);
 struct sp_stable *sp_stable_find(struct sp_stripe *stripe, const struct sp_key *key);
+struct sp_stable *sp_stable_first(const struct sp_key *key);
 struct sp_stable *sp_stable_next(struct sp_stable *stable);
 void sp_stable_put(struct sp_stable *stable);
 struct sp_stable *sp_stable_after(struct sp_stripe *stripe, struct sp_stable *stable);
@@ -382,6 +384,7 @@ void sp_unstable_insert(struct sp_block *block, unsigned int index, u32 signatur
 void sp_unstable_remove(struct sp_block *block, unsigned int index);
 unsigned int sp_unstable_twins(u32 signature, u16 domain, struct sp_twin *twins,
 			       unsigned int room, unsigned int spared);
+bool sp_unstable_known(u32 signature, u16 domain);
 u32 sp_unstable_bucket(const struct sp_stripe *stripe, u32 signature);
 u32 sp_unstable_first(const struct sp_stripe *stripe, u32 bucket);
 unsigned long sp_unstable_bytes(void);

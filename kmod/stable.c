@@ -297,6 +297,12 @@ static struct sp_stable *sp_first_of(const struct sp_stripe *stripe, const struc
 	return first;
 }
 
+/* The first node of this key, NULL if there is none. Needs sp_scan_lock for writing. */
+struct sp_stable *sp_stable_first(const struct sp_key *key)
+{
+	return sp_first_of(sp_stable_stripe(key), key);
+}
+
 /* The first open node of this key, held; NULL if there is none. @stripe: the key's. */
 struct sp_stable *sp_stable_find(struct sp_stripe *stripe, const struct sp_key *key)
 {

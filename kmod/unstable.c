@@ -171,6 +171,12 @@ bool sp_unstable_file(struct sp_block *block, unsigned int index, u32 signature)
 	return alone;
 }
 
+/* Is there a candidate of this key and @domain? Needs sp_scan_lock for writing. */
+bool sp_unstable_known(u32 signature, u16 domain)
+{
+	return sp_find_from(*sp_bucket_of(sp_stripe_of(signature), signature), signature, domain);
+}
+
 /* The page becomes a candidate. */
 void sp_unstable_insert(struct sp_block *block, unsigned int index, u32 signature)
 {

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "selftests": ("harness.cli.selftests:selftests", "The kernel's own tests of merging, with both mergers."),
     "soak": ("harness.cli.soak:soak", "Random steps and writers for hours, everything checked."),
     "shell": ("harness.cli.shell:shell", "A console or an ssh session in a guest with the module loaded."),
+    "why": ("harness.cli.why:why", "Why the pages of a process on this machine are not merged."),
 }
 
 
