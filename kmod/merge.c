@@ -377,9 +377,11 @@ static void sp_convert(struct sp_frozen *f, struct sp_stable *stable,
 /* Has the page of @item, a candidate, the content that it was filed with? */
 static bool sp_is_as_filed(const struct sp_item *item, struct page *page)
 {
-	u32 filed = sp_block_of(item->page)->slot[sp_page_index(item->page)].signature;
+	struct sp_block *block = sp_sharer_block(item->page);
+	u32 filed = block->slot[sp_page_index(item->page)].signature;
 	struct sp_key key = {
 		.signature = sp_sample(page),
+		.domain = block->owner->domain,
 		.nid = sp_page_nid(page_to_pfn(page)),
 	};
 
