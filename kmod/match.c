@@ -155,7 +155,9 @@ static void sp_merge_page(const struct sp_found *found, const struct sp_key *key
 
 /*
  * Share a merged page that was filed before the sample was crowded: its key belongs
- * to another stripe. True if there is nothing else to do about the page.
+ * to another stripe. Where there is none, candidates that were filed then, and did not
+ * hear of it, are signed anew at their next visit. True if there is nothing else to do
+ * about the page.
  */
 static noinline bool sp_share_sampled(const struct sp_found *found)
 {
@@ -170,6 +172,8 @@ static noinline bool sp_share_sampled(const struct sp_found *found)
 	sp_trial_lock(block->owner, signature);
 	if (!block->spared)
 		err = sp_try_stable(block, found->index, &key, signature);
+	if (err == -ESRCH)
+		sp_unsettle_equals(&key, block->owner);
 	sp_trial_unlock(block->owner, signature);
 	return err != -ESRCH;
 }
