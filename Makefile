@@ -18,7 +18,7 @@ bench: setup ## What each merger costs, in instructions that repeat to the last 
 	@$(SAMEPAGE) bench $(ARGS)
 
 test: images ## Lint, unit tests and guest tests; ARGS="-k name" for some of them
-	@$(PYTEST) tests/lint tests/unit tests/guest --junitxml=runs/junit.xml $(ARGS)
+	@$(PYTEST) tests/lint tests/unit tests/userspace tests/guest --junitxml=runs/junit.xml $(ARGS)
 
 test-debug: setup ## Guest tests on the debug kernel (KASAN, lockdep, kmemleak ...), which is built at first
 	@$(SAMEPAGE) kernel build debug

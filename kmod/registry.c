@@ -41,7 +41,7 @@ bool sp_registry_empty(void)
 	return list_empty(&sp_space_list);
 }
 
-/* The space of @mm, NULL when it is not registered. It stays while sp_scan_lock is held for writing, and a user of @mm. */
+/* The space of @mm, or NULL. It stays while sp_scan_lock is held for writing and @mm has a user. */
 struct sp_space *sp_registry_find(struct mm_struct *mm)
 {
 	struct sp_space *space;
