@@ -7,7 +7,6 @@ The bench serves any out-of-tree module: a project of its own names its module f
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,15 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from harness.document import Text, toml_table
 from harness.errors import SamepageError
 
 PROJECT_FILE = "pyproject.toml"
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 
 Accelerator = Literal["auto", "kvm", "tcg"]
+Url = Annotated[str, msgspec.Meta(pattern=r"^(https?|file)://[!-Z^-~]+\Z")]
+"""Without spaces, control characters and brackets, which urllib has no clear word for."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,19 +30,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     kernel: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]*\Z")] = "6.12"
     """The recipe to build for and boot: images/kernel-<kernel>.toml."""
-    module: str = "kmod"
+    module: Text = "kmod"
     """Folder of the out-of-tree module, with a Kbuild file or Makefile for kbuild in it."""
-    images: str | None = None
+    images: Text | None = None
     """Folder of the recipes and lock files; those that come with the harness when unset."""
-    runs: str = "runs"
+    runs: Text = "runs"
     """Where runs leave their results."""
-    cache: str | None = None
+    cache: Text | None = None
     """Downloads, tool roots, images, built modules; $XDG_CACHE_HOME/samepage when unset."""
-    mirror: Annotated[str, msgspec.Meta(pattern=r"^(https?|file)://")] | None = None
+    mirror: Url | None = None
     """Debian mirror to fetch from; the one that the host's apt uses when unset."""
-    snapshot: Annotated[str, msgspec.Meta(pattern=r"^(https?|file)://")] = "https://snapshot.debian.org/archive/debian"
+    snapshot: Url = "https://snapshot.debian.org/archive/debian"
     """Archive that still has versions which the mirror has dropped."""
-    qemu: str | None = None
+    qemu: Text | None = None
     """A QEMU of the host's to use in place of the locked one: a path or a name on PATH."""
     accelerator: Accelerator = "auto"
     """`auto` takes KVM where a probe boots with it, TCG otherwise."""
@@ -85,13 +87,21 @@ def load_config(start: Path | None = None, environ: Mapping[str, str] = os.envir
     project = find_project(start or Path.cwd())
     settings = _apply_environment(_read_settings(project), environ)
     root = project.parent
+
+    def absolute(name: str, text: str) -> Path:
+        try:
+            return _absolute(root, text)
+        except (OSError, RuntimeError) as error:  # a home that nobody has, links in a circle
+            where = variable if environ.get(variable := _variable(name)) else project
+            raise SamepageError(f"{name}: {text!r} is no path here: {error}", where=where) from error
+
     return Config(
         root=root,
-        cache=_cache_folder(root, settings.cache, environ),
-        runs=_absolute(root, settings.runs),
-        images=PACKAGE_PARENT / "images" if settings.images is None else _absolute(root, settings.images),
+        cache=_default_cache(environ) if settings.cache is None else absolute("cache", settings.cache),
+        runs=absolute("runs", settings.runs),
+        images=PACKAGE_PARENT / "images" if settings.images is None else absolute("images", settings.images),
         kernel=settings.kernel,
-        module=_absolute(root, settings.module),
+        module=absolute("module", settings.module),
         mirror=settings.mirror,
         snapshot=settings.snapshot,
         qemu=settings.qemu,
@@ -108,7 +118,7 @@ def find_project(start: Path) -> Path:
     """Return the nearest pyproject.toml at or above `start` with a `[tool.samepage]` table, else our own."""
     for folder in (start.resolve(), *start.resolve().parents):
         candidate = folder / PROJECT_FILE
-        if candidate.is_file() and "samepage" in _load_toml(candidate).get("tool", {}):
+        if candidate.is_file() and _table(candidate) is not None:
             return candidate
     own = PACKAGE_PARENT / PROJECT_FILE
     if own.is_file():
@@ -120,41 +130,42 @@ def find_project(start: Path) -> Path:
     )
 
 
-def _load_toml(path: Path) -> dict[str, dict[str, object]]:
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SamepageError(f"cannot be read as TOML: {error}", where=path) from error
+def _table(path: Path) -> object:
+    """Return what a pyproject.toml says of us, None where that is nothing."""
+    tool = toml_table(path).get("tool")
+    return tool.get("samepage") if isinstance(tool, dict) else None
 
 
 def _read_settings(project: Path) -> Settings:
-    table = _load_toml(project).get("tool", {}).get("samepage", {})
+    table = _table(project)
     try:
-        return msgspec.convert(table, Settings)
+        return msgspec.convert({} if table is None else table, Settings)
     except msgspec.ValidationError as error:
         names = ", ".join(Settings.__struct_fields__)
         raise SamepageError(f"[tool.samepage]: {error}", where=project, hint=f"Settings are: {names}") from error
 
 
+def _variable(name: str) -> str:
+    return f"SAMEPAGE_{name.upper()}"
+
+
 def _apply_environment(settings: Settings, environ: Mapping[str, str]) -> Settings:
     """Override settings one at a time, so that an error names the variable that caused it."""
     for name in Settings.__struct_fields__:
-        variable = f"SAMEPAGE_{name.upper()}"
+        variable = _variable(name)
         text = environ.get(variable, "")
         if text == "":
             continue
         try:
             # strict=False turns the text into the number or boolean that the field wants.
             changed = msgspec.convert({name: text}, Settings, strict=False)
-        except msgspec.ValidationError as error:
+        except ValueError as error:  # of msgspec; text that is no UTF-8 it does not even look at
             raise SamepageError(f"{text!r} is not a value for it: {error}", where=variable) from error
         settings = msgspec.structs.replace(settings, **{name: getattr(changed, name)})
     return settings
 
 
-def _cache_folder(root: Path, setting: str | None, environ: Mapping[str, str]) -> Path:
-    if setting is not None:
-        return _absolute(root, setting)
+def _default_cache(environ: Mapping[str, str]) -> Path:
     base = environ.get("XDG_CACHE_HOME", "")
     # The XDG specification says to ignore a relative path.
     folder = Path(base) if base.startswith("/") else Path.home() / ".cache"

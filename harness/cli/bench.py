@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from typing import get_args
 
 import click
 from rich.console import Console
 
+from harness.cli.options import FiniteRange, run_name
 from harness.config import load_config
 from harness.errors import SamepageError
 from harness.ksm.bench import result as results
@@ -38,11 +37,11 @@ _stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 @click.option("--seeds", type=click.IntRange(1, 64), default=1, show_default=True, help="With --case: how many.")
 @click.option("--mib", type=click.IntRange(1, 4096), default=16, show_default=True, help="With --case: per process.")
 @click.option("--processes", type=click.IntRange(1, 512), default=4, show_default=True, help="With --case.")
-@click.option("--jobs", type=click.IntRange(1), help="Guests at once (default: one for each CPU).")
+@click.option("--jobs", type=click.IntRange(1, 1024), help="Guests at once (default: one for each CPU).")
 @click.option("--fresh", is_flag=True, help="Measure again what was measured with the same inputs.")
 @click.option("--name", help="Of the folder under runs/ and in the history; the time when not given.")
 @click.option("--against", metavar="REF", help="A result.json, or a name in the history: fail when a figure is worse.")
-@click.option("--worse-by", type=click.FloatRange(0), default=1, show_default=True, metavar="PERCENT")
+@click.option("--worse-by", type=FiniteRange(0), default=1, show_default=True, metavar="PERCENT")
 def bench(
     set_: str,
     contents: tuple[str, ...],
@@ -64,8 +63,8 @@ def bench(
     """
     config = load_config()
     mergers = _mergers(merger)
-    name = _name(name)
-    reference = results.recall(against, config.runs) if against else None
+    name = run_name(name, "bench-")
+    reference = None if against is None else results.recall(against, config.runs)
     cases = list(content_cases(contents, processes, mib * MIB, seeds)) if contents else SETS[set_]()
     material = prepare(config, kernel or config.kernel, module="samepage" in mergers)
     folder = config.runs / name
@@ -105,15 +104,6 @@ def _compare(now: BenchResult, before: BenchResult, percent: float) -> int:
         )
     click.echo(f"{count} figures compared, {len(found)} worse by more than {percent:g} %")
     return 1 if found else 0
-
-
-def _name(given: str | None) -> str:
-    name = given or f"bench-{datetime.now().astimezone():%Y-%m-%d_%H.%M.%S}"
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or name == "latest":
-        raise SamepageError(
-            "is not a name for a folder under runs/", where=name, hint="Use letters, digits, '-', '_' and '.'."
-        )
-    return name
 
 
 def _mergers(text: str) -> list[Merger]:

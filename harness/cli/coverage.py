@@ -13,10 +13,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from harness.cli.options import configured
+from harness.cli.options import FiniteRange, configured
+from harness.document import read_toml
 from harness.module.build import build_module, kbuild_for, source_files
 from harness.module.coverage import Coverage, Share, branches_run, lines_run, never_run, read_coverage
-from harness.packages.recipe import read_toml
 from harness.progress import step
 
 _stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
@@ -34,7 +34,7 @@ class Reasons(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @click.option(
     "--reasons", "reasons_path", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="TOML: [reasons]."
 )
-@click.option("--at-least", type=click.FloatRange(0, 100), default=0, metavar="PERCENT", help="Fail with fewer lines.")
+@click.option("--at-least", type=FiniteRange(0, 100), default=0, metavar="PERCENT", help="Fail with fewer lines.")
 def coverage(folder: Path, kernel: str, reasons_path: Path | None, at_least: float) -> int:
     """Show which lines and branches of the module ran in the guests that left their counts in FOLDER.
 

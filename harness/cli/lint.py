@@ -21,8 +21,9 @@ def lint(kernel: str | None, source: Path | None) -> None:
     config = load_config()
     folder = (source or config.module).resolve()
     name = kernel or config.kernel
+    findings = module_findings(config, folder, name)  # fails for a folder that is no module, however large
     files = sorted([*folder.rglob("*.c"), *folder.rglob("*.h")])
-    findings = [*module_findings(config, folder, name), *checkpatch_findings(config, folder, files, name)]
+    findings += checkpatch_findings(config, folder, files, name)
     for finding in findings:
         click.echo(finding)
     if findings:

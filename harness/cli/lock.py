@@ -6,6 +6,7 @@ from __future__ import annotations
 import click
 
 from harness.config import load_config
+from harness.packages.recipe import load_recipe
 from harness.packages.renew import renew_lock
 
 
@@ -17,5 +18,7 @@ def lock(recipes: tuple[str, ...]) -> None:
     apt resolves in a private root, and accepts only indexes that Debian's archive keys have signed.
     """
     config = load_config()
+    for recipe in recipes:  # all of them before the first lock changes
+        load_recipe(config.images, recipe)
     for recipe in recipes:
         click.echo(renew_lock(config, recipe))

@@ -13,7 +13,7 @@ from harness.cli.options import no_snapshot
 from harness.config import load_config
 from harness.errors import SamepageError
 from harness.matrix import report
-from harness.matrix.plan import known_kernels, plan, room
+from harness.matrix.plan import find_tests, known_kernels, plan, room
 from harness.matrix.run import COULD_NOT_RUN, prepare, run_all
 from harness.progress import console
 
@@ -22,7 +22,7 @@ DEFAULT_TESTS = "tests/guest/ksm"
 
 @click.command()
 @click.option("--kernel", "kernels", multiple=True, help="Only this kernel; may be repeated (default: all recipes).")
-@click.option("--jobs", type=click.IntRange(1), help="Runs at once (default: as CPUs and free memory allow).")
+@click.option("--jobs", type=click.IntRange(1, 1024), help="Runs at once (default: as CPUs and free memory allow).")
 @click.option("-k", "expression", metavar="EXPRESSION", help="Only tests that match, as with pytest.")
 @no_snapshot
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path, exists=True))
@@ -40,7 +40,7 @@ def matrix(
     if unknown:
         raise SamepageError("there is no such kernel", where=", ".join(unknown), hint=f"There are: {', '.join(known)}")
     chosen = [kernel for kernel in known if not kernels or kernel in kernels]
-    files = [path.resolve() for path in paths or [config.root / DEFAULT_TESTS]]
+    files = find_tests(config.root, [path.resolve() for path in paths or [config.root / DEFAULT_TESTS]])
     broken = prepare(config, chosen)
     _tell(broken)  # now, and again where the table ends: the runs of the others take an hour
     runs = plan([kernel for kernel in chosen if kernel not in broken], files)

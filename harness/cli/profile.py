@@ -33,7 +33,7 @@ _stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 @click.option("--smart-scan/--no-smart-scan", default=True, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Chooses all contents.")
 @click.option("--kernel", help="The recipe to boot; the configured one when not given.")
-@click.option("--rows", type=click.IntRange(1), default=20, show_default=True, help="Functions in the table.")
+@click.option("--rows", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Functions in the table.")
 def profile(
     workload: str,
     merger: str,

@@ -17,7 +17,9 @@ from harness.progress import step
 @click.command(epilog="Example: `samepage replay failed.steps --kernel 6.1`")
 @click.argument("script", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--kernel", help="Kernel recipe, such as 6.12 (default: the configured one).")
-@click.option("--times", type=click.IntRange(1), default=1, show_default=True, help="How often, in the same guest.")
+@click.option(
+    "--times", type=click.IntRange(1, 1_000_000), default=1, show_default=True, help="How often, in the same guest."
+)
 @no_snapshot
 def replay(script: Path, kernel: str | None, times: int, no_snapshot: bool) -> int:
     """Play a script of steps in a guest with the module, and check every byte and all that the module knows after each.

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
 import click
 
-from harness.cli.options import configured, no_snapshot
+from harness.cli.options import configured, no_snapshot, run_name
 from harness.config import Config
 from harness.errors import SamepageError
 from harness.ksm import result
@@ -66,7 +64,7 @@ def run(
         chosen = [(word, with_processes(workload, processes)) for word, workload in chosen]
     if vms is not None or vm_memory is not None:
         chosen = [(word, with_machines(workload, vms, vm_memory)) for word, workload in chosen]
-    jobs = _plan_jobs(config, chosen, mergers, config.kernel, seed, _name(name), memory)
+    jobs = _plan_jobs(config, chosen, mergers, config.kernel, seed, run_name(name), memory)
     machines = any(isinstance(workload, Machines) for _, workload in chosen)
     material = prepare(config, config.kernel, mergers, machines=machines)
     results = []
@@ -92,15 +90,6 @@ def _merger(text: str) -> Merger:
 
 def _short(word: str) -> str:
     return Path(word).stem if word.endswith(".toml") else word
-
-
-def _name(given: str | None) -> str:
-    name = given or datetime.now().astimezone().strftime("%Y-%m-%d_%H.%M.%S")
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) or name == "latest":
-        raise SamepageError(
-            "is not a name for a folder under runs/", where=name, hint="Use letters, digits, '-', '_' and '.'."
-        )
-    return name
 
 
 def _plan_jobs(

@@ -21,8 +21,12 @@ from harness.progress import console
 
 @click.command()
 @click.option("--kernel", help="Kernel recipe, such as 6.12 (default: the configured one).")
-@click.option("--runs", type=click.IntRange(1), default=ENOUGH_RUNS, show_default=True, help="Of each racy mode.")
-@click.option("--size", type=click.IntRange(4), default=100, show_default=True, help="MiB that timed modes merge.")
+@click.option(
+    "--runs", type=click.IntRange(1, 10000), default=ENOUGH_RUNS, show_default=True, help="Of each racy mode."
+)
+@click.option(
+    "--size", type=click.IntRange(4, 1 << 16), default=100, show_default=True, help="MiB that timed modes merge."
+)
 @click.option("--only", metavar="TEXT", help="Only command lines with TEXT in them.")
 @no_snapshot
 def selftests(kernel: str | None, runs: int, size: int, only: str | None, no_snapshot: bool) -> int:

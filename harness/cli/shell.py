@@ -41,8 +41,8 @@ Example:
 @click.option("--ssh", "way", flag_value="ssh", help="An ssh session; takes commands from a pipe as well.")
 @click.option("--no-module", is_flag=True, help="Do not build and load the module.")
 @click.option("--kernel", help="Kernel recipe, such as 6.12 (default: the configured one).")
-@click.option("--memory", type=click.IntRange(min=256), default=1024, show_default=True, help="MiB of memory.")
-@click.option("--cpus", type=click.IntRange(min=1), default=2, show_default=True, help="Virtual CPUs.")
+@click.option("--memory", type=click.IntRange(256, 1 << 20), default=1024, show_default=True, help="MiB of memory.")
+@click.option("--cpus", type=click.IntRange(1, 255), default=2, show_default=True, help="Virtual CPUs.")
 @click.option("--append", multiple=True, metavar="ARGUMENT", help="One more kernel argument; may be repeated.")
 @no_snapshot
 def shell(

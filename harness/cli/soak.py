@@ -9,7 +9,7 @@ from datetime import datetime
 import click
 import msgspec
 
-from harness.cli.options import configured, no_snapshot
+from harness.cli.options import FiniteRange, configured, no_snapshot
 from harness.ksm.fuzz.player import start_player
 from harness.ksm.fuzz.soak import Soak, Tally
 from harness.progress import step
@@ -18,9 +18,9 @@ _COLUMNS = ("minutes", "rounds", "steps", "merges", "copies", "writes", "compare
 
 
 @click.command(epilog="Example: `samepage soak --minutes 120 --kernel debug`")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=60, show_default=True)
+@click.option("--minutes", type=FiniteRange(0, 1_000_000, min_open=True), default=60, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Chooses all steps.")
-@click.option("--every", type=click.IntRange(1), default=60, show_default=True, help="Seconds from row to row.")
+@click.option("--every", type=click.IntRange(1, 86400), default=60, show_default=True, help="Seconds from row to row.")
 @click.option("--kernel", help="Kernel recipe, such as 6.12 or debug (default: the configured one).")
 @no_snapshot
 def soak(minutes: float, seed: int, every: int, kernel: str | None, no_snapshot: bool) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from harness.config import Config
+from harness.document import decode_json, read_bytes
 from harness.image.erofs import make_erofs
 from harness.image.initramfs import make_initramfs
 from harness.image.kernel import extract_vmlinux, find_vmlinuz
@@ -81,7 +82,9 @@ def ensure_image(config: Config, kernel: str) -> Image:
         lambda partial: _build(config, kernel, partial),
         keep=4,
     )
-    manifest = msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=_Manifest)
+    path = folder / _MANIFEST
+    hint = f"Remove {folder}: it is built anew."
+    manifest = decode_json(read_bytes(path, hint), _Manifest, what="manifest of an image", where=path, hint=hint)
     return Image(
         kernel=manifest.kernel,
         release=manifest.release,
@@ -97,7 +100,7 @@ def ensure_image(config: Config, kernel: str) -> Image:
 
 def _inputs_key(config: Config, kernel: str) -> str:
     """A name for everything that an image is made from: recipes, locks, sources, and the code that builds."""
-    return key_of(*(part for path in _inputs(config, kernel) for part in (path.name, path.read_bytes())))
+    return key_of(*(part for path in _inputs(config, kernel) for part in (path.name, read_bytes(path))))
 
 
 def _inputs(config: Config, kernel: str) -> Iterator[Path]:

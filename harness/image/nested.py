@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from harness.config import Config
+from harness.document import read_toml
 from harness.image.build import Image
 from harness.image.erofs import make_erofs
 from harness.image.initramfs import make_initramfs
@@ -21,8 +22,8 @@ from harness.image.modules import index_modules
 from harness.image.programs import compile_program
 from harness.image.recipe import GuestPath, ModuleName, Program
 from harness.kernel import kernel_of
-from harness.packages.lock import lock_path
-from harness.packages.recipe import read_toml
+from harness.packages.lock import load_lock, lock_path
+from harness.packages.recipe import RecipeName
 from harness.progress import step
 from harness.sandbox import Sandbox
 from harness.store import built_folder, file_sha256, key_of, remove_tree
@@ -49,10 +50,10 @@ class _Modules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     boot: list[ModuleName]
 
 
-class _Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DiskRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """images/nested/disk.toml."""
 
-    toolchain: str
+    toolchain: RecipeName
     init: Program
     qemu: _Qemu
     modules: _Modules
@@ -77,7 +78,7 @@ class NestedDisk:
 
 def ensure_nested_disk(config: Config, image: Image) -> NestedDisk:
     """Return the disk for the guests of an image, whose kernel nested machines boot as well; build what is missing."""
-    recipe = read_toml(_folder(config) / "disk.toml", _Recipe)
+    recipe = load_disk_recipe(config.images)
     tree = unpacked_groups(config, "tools", ["qemu"])
     key = key_of(
         image.sha256, tree.name, *(part for path in _inputs(config) for part in (path.name, path.read_bytes()))
@@ -98,19 +99,25 @@ def ensure_nested_disk(config: Config, image: Image) -> NestedDisk:
     )
 
 
+def load_disk_recipe(images: Path) -> DiskRecipe:
+    """Read disk.toml."""
+    return read_toml(images / "nested/disk.toml", DiskRecipe)
+
+
 def _folder(config: Config) -> Path:
     return config.images / "nested"
 
 
 def _inputs(config: Config) -> Iterator[Path]:
-    recipe = read_toml(_folder(config) / "disk.toml", _Recipe)
+    recipe = load_disk_recipe(config.images)
+    load_lock(config.images, recipe.toolchain)  # whose errors name what is wrong
     yield lock_path(config.images, recipe.toolchain)
     yield from sorted(_folder(config).iterdir())
     yield from sorted((config.images / "guest/memwork").iterdir())
     yield from sorted(Path(__file__).parent.glob("*.py"))
 
 
-def _build(config: Config, recipe: _Recipe, image: Image, tree: Path, folder: Path) -> None:
+def _build(config: Config, recipe: DiskRecipe, image: Image, tree: Path, folder: Path) -> None:
     scratch = folder / "scratch"
     stage = scratch / "disk"
     stage.mkdir(parents=True)

@@ -8,22 +8,28 @@ from typing import Annotated
 
 import msgspec
 
-from harness.packages.recipe import read_toml
+from harness.document import Text, read_toml
+from harness.packages.recipe import RecipeName, TreePath
 
-GuestPath = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*\Z")]
+GuestPath = TreePath
 """A path in the guest, relative to its root."""
 
 ModuleName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]*\Z")]
+
+SourcePattern = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9_*?][A-Za-z0-9_.*?-]*(/[A-Za-z0-9_*?][A-Za-z0-9_.*?-]*)*\Z")
+]
+"""A shell pattern for sources, none of which lies outside of the folder."""
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A static C program."""
 
-    sources: Annotated[list[str], msgspec.Meta(min_length=1)]
+    sources: Annotated[list[SourcePattern], msgspec.Meta(min_length=1)]
     """Shell patterns, relative to images/guest."""
-    without: list[str] = []
+    without: list[Text] = []
     """Patterns of files that `sources` would match but that belong to another program."""
-    flags: list[str] = []
+    flags: list[Text] = []
     """More options for the compiler."""
     path: GuestPath
     links: list[GuestPath] = []
@@ -42,8 +48,8 @@ class Modules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class ImageRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything about an image that is not a Debian package."""
 
-    toolchain: str
-    program: dict[str, Program]
+    toolchain: RecipeName
+    program: dict[ModuleName, Program]
     modules: Modules
 
 

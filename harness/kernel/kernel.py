@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.config import Config
+from harness.document import read_bytes
 from harness.errors import CheckFailed, SamepageError
 from harness.kernel.build import KernelBuild
 from harness.kernel.recipe import BuiltKernelRecipe, built_kernels, built_recipe, fragment_paths
@@ -114,7 +115,7 @@ def _built(config: Config, name: str, recipe: BuiltKernelRecipe) -> Kernel:
 def _build_of(config: Config, name: str, recipe: BuiltKernelRecipe) -> KernelBuild:
     source = source_package(config, recipe.base)
     tools = tool_root(config, TOOLS)
-    fragments = [path.read_bytes() for path in fragment_paths(config.images, recipe)]
+    fragments = [read_bytes(path) for path in fragment_paths(config.images, recipe)]
     work = config.cache / "work" / f"{name}-{key_of(_METHOD, source.sha256, tools.name, name, *fragments)}"
     return KernelBuild(config, name, recipe, Sandbox(tools), work)
 

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import msgspec
 
-from harness.packages.recipe import read_toml
+from harness.document import Text, read_toml
+from harness.packages.recipe import is_name
 
 Fragment = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]+\.config\Z")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9.-]*\Z")]
@@ -21,7 +22,7 @@ class BuiltKernelRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """The recipe `kernel-BASE`, whose source it is built from."""
     fragments: Annotated[list[Fragment], msgspec.Meta(min_length=1)]
     """Options on top of allnoconfig; files beside the recipe, a later one has the last word."""
-    append: list[str] = []
+    append: list[Text] = []
     """Kernel arguments of every guest."""
     pvh: bool = True
     """Whether it may be started by PVH, uncompressed."""
@@ -39,7 +40,7 @@ def built_kernels(images: Path) -> list[str]:
 def built_recipe(images: Path, name: str) -> BuiltKernelRecipe | None:
     """Return the recipe of the kernel `name`, None where that is not one that is built here."""
     path = images / "kernels" / f"{name}.toml"
-    return read_toml(path, BuiltKernelRecipe) if path.is_file() else None
+    return read_toml(path, BuiltKernelRecipe) if is_name(name) and path.is_file() else None
 
 
 def fragment_paths(images: Path, recipe: BuiltKernelRecipe) -> list[Path]:

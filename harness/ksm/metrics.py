@@ -51,7 +51,7 @@ def openmetrics(counters: Mapping[str, Mapping[str, int]], labels: Mapping[str, 
             grows = file in _EVER_GROWING
             name = f"{folder}_{re.sub('[^a-zA-Z0-9_]', '_', file.removeprefix(folder + '_'))}"
             lines.append(f"# TYPE {name} {'counter' if grows else 'gauge'}")
-            lines.append(f"# HELP {name} /sys/kernel/mm/{folder}/{file}")
+            lines.append(f"# HELP {name} /sys/kernel/mm/{folder}/{_escaped(file)}")
             lines.append(f"{name}{'_total' if grows else ''}{braces} {value}")
     return "\n".join([*lines, "# EOF", ""])
 

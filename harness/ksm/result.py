@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, field
 
+from harness.document import decode_json, read_bytes
 from harness.errors import SamepageError
 from harness.ksm.counters import Counters
 from harness.ksm.cow import CowTable
@@ -249,10 +250,7 @@ def write(document: Result | Collection, folder: Path) -> Path:
 
 def read(path: Path) -> Result:
     """Read the result.json of a single run. Raises SamepageError for what is none, or of another schema."""
-    try:
-        result = msgspec.json.decode(path.read_bytes(), type=Result)
-    except (OSError, msgspec.DecodeError) as error:
-        raise SamepageError(f"is no result of a single run: {error}", where=path) from error
+    result = decode_json(read_bytes(path), Result, what="result of a single run", where=path)
     if result.schema != SCHEMA:
         raise SamepageError(f"has schema {result.schema}; this harness reads {SCHEMA}", where=path)
     return result

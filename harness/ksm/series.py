@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -107,13 +108,14 @@ def read_series(path: Path) -> list[tuple[float, str, dict[str, int]]]:
     """Return (seconds, phase, counters) of each row of a counters.csv. Raises SamepageError for what is none."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [
-                (
-                    float(row.pop("seconds")),
-                    row.pop("phase"),
-                    {name: int(value) for name, value in row.items() if value},
-                )
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, KeyError, ValueError, csv.Error) as error:
+            rows = list(csv.reader(file))
+        return [_row(dict(zip(rows[0], cells, strict=True))) for cells in rows[1:]]
+    except (OSError, KeyError, ValueError, csv.Error) as error:  # ValueError: more or fewer cells than names, as well
         raise SamepageError(f"is no counters.csv of a run: {error}", where=path) from error
+
+
+def _row(cells: dict[str, str]) -> tuple[float, str, dict[str, int]]:
+    seconds, phase = float(cells.pop("seconds")), cells.pop("phase")
+    if not math.isfinite(seconds):
+        raise ValueError(f"{seconds} seconds")
+    return seconds, phase, {name: int(value) for name, value in cells.items() if value}

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, field
 
+from harness.document import is_text, toml_table
 from harness.errors import SamepageError
 from harness.ksm.protocol import MAX_WORKERS
 
@@ -233,20 +234,22 @@ def load(name: str) -> Workload:
     Raises SamepageError naming the file and the key for whatever does not belong there.
     """
     path = Path(name) if name.endswith(".toml") else WORKLOADS / f"{name}.toml"
-    if not path.is_file():
+    # A name leads to no other folder: that of the run is called by it.
+    if not (path.is_file() if name.endswith(".toml") else name in available()):
         raise SamepageError(
             "there is no such workload",
             where=name,
             hint=f"Name one of {', '.join(available())}, or a .toml file; docs/workloads.md says what it holds.",
         )
+    if not is_text(name):
+        raise SamepageError("is not UTF-8, as the results that name it must be", where=repr(name))
+    table = toml_table(path)
     try:
-        workload: Workload = msgspec.toml.decode(path.read_bytes(), type=Workload)
-    except msgspec.DecodeError as error:
+        workload: Workload = msgspec.convert(table, type=Workload)
+    except msgspec.ValidationError as error:
         raise SamepageError(
             _readable(str(error)), where=path, hint="docs/workloads.md lists what is allowed."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise SamepageError(f"cannot be read: {error}", where=path) from error
     if isinstance(workload, Synthetic):
         _check(workload, path)
     elif isinstance(workload, Machines):

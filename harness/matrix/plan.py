@@ -44,15 +44,22 @@ def _version(name: str) -> tuple[list[int], str]:
     return [int(part) for part in head.split(".") if part.isdigit()], name
 
 
-def plan(kernels: Sequence[str], paths: Sequence[Path]) -> list[Run]:
+def plan(kernels: Sequence[str], files: Sequence[Path]) -> list[Run]:
     """Return the runs, a file's on all kernels next to each other: what is broken shows early on each of them."""
+    return [Run(kernel, file) for file in dict.fromkeys(files) for kernel in kernels]
+
+
+def find_tests(root: Path, paths: Sequence[Path]) -> list[Path]:
+    """Return the test files in `paths`. Raises SamepageError for a path without any, or outside of the project."""
     files: list[Path] = []
     for path in paths:
+        if not path.is_relative_to(root):
+            raise SamepageError("is outside of the project", where=path, hint=f"The project is {root}")
         found = sorted(path.rglob("test_*.py")) if path.is_dir() else [path] if path.is_file() else []
         if not found:
             raise SamepageError("no test file is there", where=path)
         files += found
-    return [Run(kernel, file) for file in dict.fromkeys(files) for kernel in kernels]
+    return files
 
 
 def room(wanted: int | None) -> int:

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from harness.config import Config
+from harness.document import is_text, read_bytes
 from harness.errors import CheckFailed, SamepageError
 from harness.kernel import Kernel, base_of, kernel_of
 from harness.module.prototypes import differing, kernel_prototypes, module_prototypes
@@ -144,7 +145,7 @@ def source_files(source: Path) -> dict[str, bytes]:
     """Return the content of every source file of a module by its path in the folder (not what a build leaves there)."""
     if not any((source / name).is_file() for name in ("Kbuild", "Makefile")):
         raise SamepageError("has no Kbuild file and no Makefile", where=source, hint="Set `module` in [tool.samepage].")
-    return {path.relative_to(source).as_posix(): path.read_bytes() for path in sorted(_walk(source))}
+    return {path.relative_to(source).as_posix(): read_bytes(path) for path in sorted(_walk(source))}
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -153,8 +154,10 @@ def _walk(folder: Path) -> Iterator[Path]:
             continue
         if path.is_dir():
             yield from _walk(path)
-        else:
+        elif path.is_file() and is_text(path.name):
             yield path
+        else:  # a pipe would be waited for; what a link lacks, or a name that no list can hold, fails somewhere else
+            raise SamepageError("is no file that a module can be built from", where=ascii(str(path)))
 
 
 def work_folder(kbuild: Kbuild, source: Path, purpose: str) -> Path:

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from harness.document import read_toml
 from harness.errors import SamepageError
-from harness.packages.recipe import read_toml
 
 _Meta = msgspec.Meta
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import tomllib
+import re
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 
+from harness.document import Text, read_toml
 from harness.errors import SamepageError
 
 PackageName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9{][a-z0-9+.{}-]+\Z")]
@@ -16,6 +17,14 @@ PackageName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9{][a-z0-9+.{}-]+\Z")
 
 Pattern = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9+.*?-]+\Z")]
 """A shell pattern for names of packages."""
+
+
+_NAME = r"[a-z0-9][a-z0-9.-]*"
+RecipeName = Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}\Z")]
+"""Another recipe, in the same folder."""
+
+TreePath = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*\Z")]
+"""A path in a tree, relative to its root, which it cannot leave."""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,7 +44,7 @@ class Kernel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     metapackage: PackageName
     """Its dependency `linux-image-RELEASE` names the newest release when the lock is renewed."""
-    compiler: str
+    compiler: Text
     """The compiler that Debian built this kernel with."""
 
 
@@ -46,28 +55,30 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Debian suites, the preferred one first."""
     group: Annotated[dict[str, Group], msgspec.Meta(min_length=1)]
     kernel: Kernel | None = None
-    drop: list[str] = []
+    drop: list[Text] = []
     """Shell patterns of paths that are not unpacked, relative to the root."""
-    link: dict[str, str] = {}
+    link: dict[TreePath, Text] = {}
     """Symbolic links (path: target) that the packages' maintainer scripts would make."""
 
 
-_T = TypeVar("_T")
+def is_name(text: str) -> bool:
+    """Say whether this can be the name of a recipe: it leads to no other folder."""
+    return re.fullmatch(_NAME, text) is not None
 
 
-def read_toml(path: Path, schema: type[_T], hint: str | None = None) -> _T:
-    """Read a TOML file that must fit `schema`; the error names the file and the place in it."""
-    try:
-        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), schema)
-    except OSError as error:
-        raise SamepageError(f"cannot be read: {error.strerror}", where=path, hint=hint) from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SamepageError(f"is not valid TOML: {error}", where=path, hint=hint) from error
-    except msgspec.ValidationError as error:
-        raise SamepageError(str(error), where=path, hint=hint) from error
+def recipe_path(images: Path, name: str) -> Path:
+    """Return where the recipe `name` is. Raises SamepageError for what is no name."""
+    path = images / f"{name}.toml"
+    if not is_name(name):
+        raise SamepageError("a recipe's name holds small letters, digits, '.' and '-'", where=path, hint=_known(images))
+    return path
 
 
 def load_recipe(images: Path, name: str) -> Recipe:
     """Read `NAME.toml` in the folder `images`."""
-    known = ", ".join(sorted(path.stem for path in images.glob("*.toml")))
-    return read_toml(images / f"{name}.toml", Recipe, hint=f"Recipes in {images}: {known or 'none'}")
+    return read_toml(recipe_path(images, name), Recipe, hint=_known(images))
+
+
+def _known(images: Path) -> str:
+    names = ", ".join(sorted(path.stem for path in images.glob("*.toml")))
+    return f"Recipes in {images}: {names or 'none'}"

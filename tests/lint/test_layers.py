@@ -11,7 +11,7 @@ from harness.config import PACKAGE_PARENT
 
 HARNESS = PACKAGE_PARENT / "harness"
 LAYERS = (
-    {"errors", "config", "progress", "store"},
+    {"errors", "document", "config", "progress", "store"},
     {"packages"},
     {"sandbox"},
     {"toolroot"},

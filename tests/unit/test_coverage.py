@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.cli.coverage import Reasons, _ranges
+from harness.document import read_toml
 from harness.errors import SamepageError
 from harness.module.coverage import Coverage, Share, _add, branches_run, lines_run, never_run
-from harness.packages.recipe import read_toml
 
 
 def document(*lines: tuple[int, str, int, list[int]], file: str = "/build/module/merge.c") -> dict[str, object]:

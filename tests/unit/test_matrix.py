@@ -18,7 +18,7 @@ from rich.console import Console
 from harness.config import Config, load_config
 from harness.errors import CheckFailed, SamepageError
 from harness.matrix import report
-from harness.matrix.plan import Run, known_kernels, plan, room
+from harness.matrix.plan import Run, find_tests, known_kernels, plan, room
 from harness.matrix.run import Ran, run_all
 
 TESTS = {
@@ -61,7 +61,7 @@ def shown(merged: junitparser.JUnitXml) -> dict[str, list[str]]:
 
 
 def carry_out(config: Config, *names: str, slots: int = 2) -> list[Ran]:
-    runs = plan(KERNELS, [config.root / "tests" / name for name in names])
+    runs = plan(KERNELS, find_tests(config.root, [config.root / "tests" / name for name in names]))
     return run_all(config, runs, slots, config.runs / "matrix")
 
 
@@ -71,11 +71,11 @@ def test_kernels_are_sorted_by_version(project: Config) -> None:
 
 def test_plan_pairs_files_and_kernels(project: Config) -> None:
     folder = project.root / "tests"
-    runs = plan(KERNELS, [folder, folder / "test_bad.py"])
+    runs = plan(KERNELS, find_tests(project.root, [folder, folder / "test_bad.py"]))
     assert [run.name for run in runs[:3]] == ["6.1 test_bad", "6.12 test_bad", "6.1 test_broken"]
     assert len(runs) == len(TESTS) * len(KERNELS)
     with pytest.raises(SamepageError, match="no test file"):
-        plan(KERNELS, [project.root / "images"])
+        find_tests(project.root, [project.root / "images"])
 
 
 def test_room() -> None:

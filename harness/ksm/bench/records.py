@@ -34,8 +34,8 @@ def parse(text: str) -> list[Record]:
     """Read the records of a case. Raises CheckFailed for what is none."""
     records = []
     for line in text.splitlines():
-        label, *fields = line.split()
         try:
+            label, *fields = line.split()
             records.append(Record(label, {name: int(value) for name, _, value in (f.partition("=") for f in fields)}))
         except ValueError as error:
             raise CheckFailed(f"no record of the guest's: {line}") from error

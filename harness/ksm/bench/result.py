@@ -9,12 +9,14 @@ from typing import Literal
 
 import msgspec
 
+from harness.document import decode_json, read_bytes
 from harness.errors import SamepageError
 from harness.ksm.bench.cases import THREADED_PASSES, Case
 from harness.ksm.result import Merger
 
 SCHEMA = 1
 HISTORY = "bench-history.jsonl"
+_WHAT = "result of a bench run"
 LARGER_IS_BETTER = frozenset(
     {"pages saved", "memory really freed", *(f"threads at work at once, {label} pass" for label in THREADED_PASSES)}
 )
@@ -128,20 +130,25 @@ def remember(result: BenchResult, name: str, runs: Path) -> None:
 def recall(reference: str, runs: Path) -> BenchResult:
     """Return an earlier run: a result.json, its folder, or a name in the history (the last one of that name)."""
     path = Path(reference)
-    try:
-        if path.is_dir():
-            path = path / "result.json"
-        if path.is_file():
-            return _of_our_schema(msgspec.json.decode(path.read_bytes(), type=BenchResult), path)
-        lines = (runs / HISTORY).read_bytes().splitlines() if (runs / HISTORY).is_file() else []
-        found = [msgspec.json.decode(line, type=_HistoryLine) for line in lines]
-    except msgspec.DecodeError as error:
-        raise SamepageError(f"is no result of a bench run: {error}", where=path) from error
+    if path.is_dir():
+        path = path / "result.json"
+    if path.is_file():
+        return _of_our_schema(decode_json(read_bytes(path), BenchResult, what=_WHAT, where=path), path)
+    history = runs / HISTORY
+    found = _lines(history) if history.exists() else []
     named = [line.result for line in found if line.name == reference]
     if not named:
         known = ", ".join(dict.fromkeys(line.name for line in found)) or "nothing"
-        raise SamepageError("is neither a result nor a run in the history", where=reference, hint=f"There is: {known}")
-    return _of_our_schema(named[-1], runs / HISTORY)
+        hint = f"There is in {history}: {known}"
+        raise SamepageError("is neither a result nor a run in the history", where=path, hint=hint)
+    return _of_our_schema(named[-1], history)
+
+
+def _lines(history: Path) -> list[_HistoryLine]:
+    return [
+        decode_json(line, _HistoryLine, what=_WHAT, where=f"{history}:{number}")
+        for number, line in enumerate(read_bytes(history).splitlines(), 1)
+    ]
 
 
 def _of_our_schema(result: BenchResult, where: Path) -> BenchResult:

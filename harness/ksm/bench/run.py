@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config import Config
+from harness.document import read_bytes
+from harness.errors import CheckFailed, SamepageError
 from harness.ksm.bench.cases import Case
 from harness.ksm.bench.machine import Material, measure
 from harness.ksm.bench.programs import files_key, program_files
@@ -53,12 +55,13 @@ def run_all(
     def carry_out(job: Job) -> list[Record]:
         kept = _kept(config, keys[job.merger], job)
         if kept.is_file() and not fresh:
-            text = kept.read_text("ascii")
+            records = read_kept(kept)
         else:
             text = _measure(config, material, job, folder, stop)
             _keep(kept, text)
+            records = parse(text)
         progress.advance(1)
-        return parse(text)
+        return records
 
     with step(f"Measuring {len(jobs)} cases", total=len(jobs)) as progress, ThreadPoolExecutor(at_once) as pool:
         futures = [pool.submit(carry_out, job) for job in jobs]
@@ -84,6 +87,14 @@ def _kept(config: Config, key: str, job: Job) -> Path:
     cpus = [f"cpus {job.case.cpus}"] if job.case.cpus > 1 else []
     name = key_of(key, job.case.script(), str(job.case.memory_mib), *job.case.arguments, *cpus, *files)
     return config.cache / "bench" / "records" / f"{name}.txt"
+
+
+def read_kept(path: Path) -> list[Record]:
+    """Read what was measured before. Raises SamepageError for a file that is damaged: no figure is at fault."""
+    try:
+        return parse(read_bytes(path).decode("ascii"))
+    except (UnicodeDecodeError, CheckFailed) as error:
+        raise SamepageError(f"is damaged: {error}", where=path, hint="--fresh measures again.") from error
 
 
 def _keep(path: Path, text: str) -> None:

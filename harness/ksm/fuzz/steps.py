@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.document import read_bytes
 from harness.errors import SamepageError
 
 
@@ -95,7 +96,8 @@ def _step(words: Sequence[str], where: str) -> Step:
     if bounds is None:
         raise SamepageError(f"{name!r} is no step", where=where, hint=f"There are: {', '.join(VOCABULARY)}")
     usage = " ".join([name, *(f"{bound.name}={bound.low}..{bound.high}" for bound in bounds)])
-    if len(numbers) != len(bounds) or not all(word.isascii() and word.isdigit() for word in numbers):
+    # Longer than any bound, leading zeros and all, is no number: Python itself gives up at thousands of digits.
+    if len(numbers) != len(bounds) or not all(re.fullmatch(r"[0-9]{1,20}", word) for word in numbers):
         raise SamepageError(f"{name} takes {len(bounds)} numbers", where=where, hint=usage)
     step = Step(name, tuple(map(int, numbers)))
     for bound, value in zip(bounds, step.numbers, strict=True):
@@ -107,9 +109,12 @@ def _step(words: Sequence[str], where: str) -> Step:
 def load(path: Path) -> list[Step]:
     """Read a script's file."""
     try:
-        return parse(path.read_text("utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
+        steps = parse(read_bytes(path).decode("utf-8"), path)
+    except UnicodeDecodeError as error:
         raise SamepageError(f"cannot be read: {error}", where=path) from error
+    if not steps:  # playing it would pass
+        raise SamepageError("has no step in it", where=path)
+    return steps
 
 
 def save(steps: Iterable[Step], path: Path, comment: str) -> None:
