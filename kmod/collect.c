@@ -69,8 +69,9 @@ static void sp_clean(struct sp_batch *batch, struct vm_area_struct *vma,
 	ptep_modify_prot_commit(vma, addr, ptep, entry, pte_mkclean(entry));
 	if (!folio_test_dirty(folio))
 		folio_mark_dirty(folio);
+	/* A table is gone through upwards. */
 	batch->cleaned_from = min(batch->cleaned_from, addr);
-	batch->cleaned_to = max(batch->cleaned_to, addr + PAGE_SIZE);
+	batch->cleaned_to = addr + PAGE_SIZE;
 }
 
 static void sp_flush_nothing(struct sp_batch *batch)

@@ -65,14 +65,20 @@ static u64 sp_cgroup_of(struct task_struct *task)
 static bool sp_name(struct mm_struct *mm, struct sp_domain_name *name)
 {
 	struct task_struct *owner;
+	const struct cred *cred;
 
 	*name = (struct sp_domain_name) { .by = sp_by };
 	rcu_read_lock();
 	owner = rcu_dereference(mm->owner);
 	if (owner && sp_by == SP_BY_USER) {
-		/* Whoever may act as a user may look at that user's memory: what counts is the effective one. */
-		name->who = __kuid_val(__task_cred(owner)->euid);
-		name->within = mm->user_ns;
+		/*
+		 * Whoever may act as a user may look at that user's memory: what counts is
+		 * the effective one. The number says who, in any namespace; which of them
+		 * it is only divides further, so that its address may be used again.
+		 */
+		cred = __task_cred(owner);
+		name->who = __kuid_val(cred->euid);
+		name->within = cred->user_ns;
 	} else if (owner && sp_by == SP_BY_CGROUP) {
 		name->who = sp_cgroup_of(owner);
 	}
