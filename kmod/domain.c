@@ -192,10 +192,12 @@ void sp_domain_leave(struct sp_space *space)
 
 static void sp_domain_enter(struct sp_space *space, struct sp_domain *domain)
 {
+	sp_records_lock(space);
 	sp_domain_leave(space);
 	atomic_long_inc(&domain->spaces);
 	space->home = domain;
 	space->domain = domain->id;
+	sp_records_unlock(space);
 }
 
 /* Give up all that the space has merged, and its records. 0 or an errno. */

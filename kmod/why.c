@@ -108,11 +108,13 @@ static void sp_why_huge(struct sp_why_walk *walk, struct vm_area_struct *vma, pm
 	if (pmd_present(huge) && pmd_leaf(huge))
 		page = vm_normal_page_pmd(vma, addr & PMD_MASK, huge);
 	for (; addr < end; addr += PAGE_SIZE) {
-		enum samepage_reason why = SAMEPAGE_NOT_ANONYMOUS;
+		enum samepage_reason why = SAMEPAGE_NOT_REGISTERED;
 
-		if (page && PageAnon(page))
-			why = walk->space && sp_vma_merges(vma) ?
-				sp_why_not(walk, addr, page, pmd_dirty(huge)) : SAMEPAGE_NOT_REGISTERED;
+		if (!page || !PageAnon(page))
+			why = SAMEPAGE_NOT_ANONYMOUS;
+		else if (walk->space && sp_vma_merges(vma))
+			why = sp_why_not(walk, addr, page + ((addr & ~PMD_MASK) >> PAGE_SHIFT),
+					 pmd_dirty(huge));
 		walk->pages[why]++;
 	}
 	spin_unlock(ptl);

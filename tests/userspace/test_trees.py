@@ -9,8 +9,6 @@ and once all is quiet, equal pages of a domain are merged, the counters right, a
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.config import PACKAGE_PARENT
+from harness.config import PACKAGE_PARENT, load_config
+from harness.sandbox import Sandbox
+from harness.toolroot import tool_root
 
 HERE = Path(__file__).parent
 KMOD = PACKAGE_PARENT / "kmod"
@@ -32,27 +32,37 @@ LONGEST_LIST = 5
 """Candidates in one bucket: of a thousand in 16384 buckets more are in one of them once in a million times."""
 
 
+@dataclass(frozen=True)
+class Program:
+    """trees.c, compiled; it runs where its compiler's libraries are."""
+
+    toolchain: Sandbox
+    folder: Path
+
+    def run(self, words: Sequence[str], text: str) -> str:
+        done = self.toolchain.run(
+            ["/out/trees", *words], ro={self.folder: "/out"}, stdin=text.encode(), timeout=60, check=False
+        )
+        assert done.returncode == 0, f"{done.stderr.decode()}\n{text}"
+        return done.stdout.decode()
+
+
 @pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
     """Compile trees.c with the module's sources; every header of the kernel is an empty file."""
-    compiler = shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("there is no gcc on this machine")
+    config = load_config(PACKAGE_PARENT)
+    toolchain = Sandbox(tool_root(config, f"kernel-{config.kernel}"))
     folder = tmp_path_factory.mktemp("userspace")
     for source in (*KMOD.glob("*.c"), *KMOD.glob("*.h")):
         for header in re.findall(r"#include <(\S+)>", source.read_text("utf-8")):
             (folder / "include" / header).parent.mkdir(parents=True, exist_ok=True)
             (folder / "include" / header).touch()
-    command = [compiler, "-g", "-O1", "-std=gnu11", "-Wall", "-Werror", "-Wno-unused-value"]
+    command = ["gcc", "-g", "-O1", "-std=gnu11", "-Wall", "-Werror", "-Wno-unused-value"]
     command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
-    command += ["-I", str(HERE), "-isystem", str(folder / "include"), "-I", str(KMOD)]
-    command += ["-include", str(HERE / "kernel.h"), *(str(KMOD / f"{name}.c") for name in SOURCES)]
-    command += [str(HERE / "kernel.c"), str(HERE / "trees.c"), "-o", str(folder / "trees")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    if "cannot find" in done.stderr and "libasan" in done.stderr:
-        pytest.skip("gcc has no sanitizers on this machine")
-    assert done.returncode == 0, done.stderr
-    return folder / "trees"
+    command += ["-I", "/src", "-isystem", "/out/include", "-I", "/kmod", "-include", "/src/kernel.h"]
+    command += [*(f"/kmod/{name}.c" for name in SOURCES), "/src/kernel.c", "/src/trees.c", "-o", "/out/trees"]
+    toolchain.run(command, ro={HERE: "/src", KMOD: "/kmod"}, rw={folder: "/out"})
+    return Program(toolchain, folder)
 
 
 @dataclass(frozen=True)
@@ -78,13 +88,11 @@ class Dump:
     longest: int = 0
 
 
-def play(program: Path, commands: Sequence[str], *words: str) -> list[Dump]:
+def play(program: Program, commands: Sequence[str], *words: str) -> list[Dump]:
     """Carry out commands; return what each D printed, and after that what the end did."""
     text = "".join(f"{command}\n" for command in commands)
-    done = subprocess.run([program, *words], input=text, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, f"{done.stderr}\n{text}"
     dumps = [Dump()]
-    for line in done.stdout.splitlines():
+    for line in program.run(words, text).splitlines():
         kind, *numbers = line.split()
         assert kind in ("page", "counts"), line
         if kind == "page":
@@ -171,7 +179,7 @@ COMMANDS = st.one_of(
     sharing=st.sampled_from([2, 3, 256]),
 )
 def test_an_adversary_with_a_handful_of_contents(
-    program: Path, commands: list[str], locks: str, crc: str, sharing: int
+    program: Program, commands: list[str], locks: str, crc: str, sharing: int
 ) -> None:
     script = [*commands, "F 0", f"P {PASSES}", "D"]
     dumps = play(program, script, locks, crc, str(sharing))
@@ -188,7 +196,7 @@ def test_an_adversary_with_a_handful_of_contents(
 
 @pytest.mark.parametrize("crc", ["crc", "nh"])
 @pytest.mark.parametrize("step", [1, 8, 64])
-def test_pages_that_differ_in_one_word_each(program: Path, crc: str, step: int) -> None:
+def test_pages_that_differ_in_one_word_each(program: Program, crc: str, step: int) -> None:
     """Samples collide by the hundred; in full no two are alike, and each finds its twin."""
     count = 200
     script = [f"W {content} {content * step % WORDS} {1 + content * step // WORDS}" for content in range(1, count)]
@@ -198,7 +206,7 @@ def test_pages_that_differ_in_one_word_each(program: Path, crc: str, step: int) 
     assert (left.shared, left.candidates) == (0, 0)
 
 
-def test_lists_stay_short(program: Path) -> None:
+def test_lists_stay_short(program: Program) -> None:
     """A thousand candidates, of contents that are as much alike as pages can be: none is filed behind many others."""
     script = [f"W {content} {content % 8} {content // 8 + 1}" for content in range(CONTENTS)]
     script += [f"X {space} {space}" for space in range(SPACES)]
@@ -208,7 +216,7 @@ def test_lists_stay_short(program: Path) -> None:
     assert dump.longest <= LONGEST_LIST
 
 
-def test_a_sample_that_another_domain_finds_crowded(program: Path) -> None:
+def test_a_sample_that_another_domain_finds_crowded(program: Program) -> None:
     """A candidate was filed by its sample; two pages of another domain show that the sample stands for two contents."""
     filed = ["S 2 8 0", "X 2 2", "P 3"]
     crowded = ["W 1 511 2", "S 1 0 0", "S 1 6 1", "P 4"]
@@ -218,7 +226,7 @@ def test_a_sample_that_another_domain_finds_crowded(program: Path) -> None:
         assert (dump.shared, dump.sharing, dump.candidates) == (1, 1, 2)
 
 
-def test_memory_that_fails_costs_savings_only(program: Path) -> None:
+def test_memory_that_fails_costs_savings_only(program: Program) -> None:
     for every in range(2, 9):
         script = [f"W {content} 3 {content}" for content in range(20)]
         script += [f"S {space} {page} {page % 20}" for space in range(4) for page in range(64)]
