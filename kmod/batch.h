@@ -55,7 +55,7 @@ void sp_match_page(struct sp_batch *batch, struct sp_found *found);
 
 static inline bool sp_is_sharer(const struct sp_block *block, unsigned int index)
 {
-	return block->sharers & BIT_ULL(index);
+	return block->sharers & sp_bit(index);
 }
 
 static inline void sp_count_merge(int err)

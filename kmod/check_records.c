@@ -24,7 +24,7 @@ static void sp_check_block(struct sp_check *check, struct sp_block *block)
 	for (index = 0; index < SP_BLOCK_PAGES; index++) {
 		const struct sp_item *item = block->slot[index].item;
 
-		if (!(block->sharers & BIT_ULL(index)))
+		if (!(block->sharers & sp_bit(index)))
 			continue;
 		sp_check_that(check, item->page == sp_page_number(block, index),
 			      "item of page %u at %#lx", item->page,
@@ -91,7 +91,7 @@ static bool sp_check_bucket(struct sp_check *check, const struct sp_stripe *stri
 		unsigned int index = sp_page_index(page);
 		u32 signature;
 
-		if (!block || !(block->candidates & BIT_ULL(index)) ||
+		if (!block || !(block->candidates & sp_bit(index)) ||
 		    check->filed > check->candidates) {
 			sp_check_fault(check, "bucket %u: page %u is no candidate", bucket, page);
 			return false;

@@ -55,7 +55,7 @@ static void sp_check_sharers(struct sp_check *check, const struct sp_stable *sta
 		unsigned int index = sp_page_index(page);
 		const struct sp_item *item;
 
-		if (!block || !(block->sharers & BIT_ULL(index))) {
+		if (!block || !(block->sharers & sp_bit(index))) {
 			sp_check_fault(check, "page %u of pfn %#lx is no sharer", page, stable->pfn);
 			return;
 		}

@@ -38,7 +38,7 @@ static unsigned int sp_index(unsigned long addr)
 static inline struct sp_found *sp_note(struct sp_batch *batch, struct sp_block *block,
 				       unsigned int index, enum sp_todo todo)
 {
-	struct sp_found *found = &batch->found[batch->count++];
+	struct sp_found *found = batch->found + batch->count++;
 
 	found->block = block;
 	found->index = index;
@@ -95,12 +95,12 @@ static void sp_collect_merged(struct sp_batch *batch, struct sp_block *block,
 
 	if (!stable)
 		return;
-	if ((block->sharers & BIT_ULL(index)) &&
+	if ((block->sharers & sp_bit(index)) &&
 	    block->slot[index].item->stable == stable)
 		return;
 	sp_slot_track(block, index);	/* nothing else keeps the block */
 	sp_note_page(batch, block, index, SP_TODO_ADOPT, page, page_folio(page));
-	batch->found[batch->count - 1].stable = stable;
+	(batch->found + batch->count - 1)->stable = stable;
 }
 
 /* What is to be done about the page, under its page-table lock; false if it is none of ours. */
@@ -124,8 +124,8 @@ static bool sp_collect_page(struct sp_batch *batch, struct vm_area_struct *vma,
 		return true;
 	}
 	dirty = batch->by_dirty && pte_dirty(entry);
-	if (dirty && sp_tunables.smart_scan && (block->tracked & BIT_ULL(index)) &&
-	    !((block->sharers | block->settled) & BIT_ULL(index)) &&
+	if (dirty && sp_tunables.smart_scan && (block->tracked & sp_bit(index)) &&
+	    !((block->sharers | block->settled) & sp_bit(index)) &&
 	    sp_slot_skip(block, index)) {
 		sp_count(pages_skipped);
 		sp_uncount(pages_scanned);
@@ -133,9 +133,9 @@ static bool sp_collect_page(struct sp_batch *batch, struct vm_area_struct *vma,
 	}
 	if (dirty)
 		sp_clean(batch, vma, sp_slot_address(block, index), ptep, folio);
-	if (block->sharers & BIT_ULL(index))
+	if (block->sharers & sp_bit(index))
 		sp_note(batch, block, index, SP_TODO_LOST);
-	else if (dirty || !(block->tracked & BIT_ULL(index)) ||
+	else if (dirty || !(block->tracked & sp_bit(index)) ||
 		 folio_maybe_dma_pinned(folio))
 		sp_slot_changed(block, index);	/* a pin may write, and forbids merging */
 	else
@@ -154,7 +154,7 @@ static u64 sp_quiet_pages(const struct sp_batch *batch, const struct sp_block *b
 	if (batch->refile)
 		quiet &= block->candidates | block->sharers;
 	turn = (sp_passes.full_scans + block->id) % SP_PASSES_TO_AUDIT;
-	return turn < SP_BLOCK_PAGES ? quiet & ~BIT_ULL(turn) : quiet;
+	return turn < SP_BLOCK_PAGES ? quiet & ~sp_bit(turn) : quiet;
 }
 
 static bool sp_is_clean(pte_t entry)
@@ -211,7 +211,7 @@ static u64 sp_still_sharing(const struct sp_block *block, pte_t *ptep, u64 share
 			continue;
 		frame = READ_ONCE(block->slot[i].item->stable->pfn) << PAGE_SHIFT;
 		if ((frame ^ native_pte_val(ptep_get(ptep + i))) & mask)
-			same &= ~BIT_ULL(i);
+			same &= ~sp_bit(i);
 	}
 	return same;
 }
@@ -265,7 +265,7 @@ static void sp_collect_block(struct sp_batch *batch, struct vm_area_struct *vma,
 
 		if (pte_present(entry) &&
 		    sp_collect_page(batch, vma, block, index, ptep + index, entry))
-			present |= BIT_ULL(index);
+			present |= sp_bit(index);
 	}
 	/* One of which nothing is known any more goes at the end of the pass. */
 	if (block->tracked | present)
@@ -403,14 +403,14 @@ static void sp_collect_huge_part(struct sp_batch *batch, struct sp_block *block,
 	for (; addr < end; addr += PAGE_SIZE, page++) {
 		unsigned int index = sp_index(addr);
 
-		if (block->sharers & BIT_ULL(index))
+		if (block->sharers & sp_bit(index))
 			sp_note(batch, block, index, SP_TODO_LOST);
-		else if (quiet & BIT_ULL(index))
-			passed |= BIT_ULL(index);
+		else if (quiet & sp_bit(index))
+			passed |= sp_bit(index);
 		else
 			sp_note_page(batch, block, index, SP_TODO_SIGN, page, page_folio(page));
-		if (!(passed & BIT_ULL(index)))
-			present |= BIT_ULL(index);
+		if (!(passed & sp_bit(index)))
+			present |= sp_bit(index);
 	}
 	sp_account(batch, hweight64(present), hweight64(passed));
 }
@@ -521,6 +521,6 @@ void sp_take_signatures(struct sp_batch *batch)
 		found->crowded = sp_crowded(found->sample);
 		if (found->crowded)
 			found->full = sp_full_signature(found->page);
-		put_page(found->page);
+		folio_put(page_folio(found->page));	/* put_page() of 7.3 asks what else it may be */
 	}
 }

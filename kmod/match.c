@@ -219,18 +219,18 @@ static bool sp_is_filed(const struct sp_batch *batch, const struct sp_found *fou
 			u32 signature)
 {
 	struct sp_block *block = found->block;
-	union sp_slot *slot = &block->slot[found->index];
-	bool filed = block->candidates & BIT_ULL(found->index);
+	union sp_slot *slot = sp_slot_of(block, found->index);
+	bool filed = block->candidates & sp_bit(found->index);
 
 	/* A candidate may have become its twin's since it was collected. */
 	if (sp_is_sharer(block, found->index))
 		return true;
 	if (filed && slot->signature == signature && !batch->reexamine)
 		return true;
-	if (filed || !(block->tracked & BIT_ULL(found->index)))
+	if (filed || !(block->tracked & sp_bit(found->index)))
 		sp_slot_changed(block, found->index);
 	else
-		block->settled &= ~BIT_ULL(found->index);
+		block->settled &= ~sp_bit(found->index);
 	if (!batch->by_dirty && slot->signature != signature) {
 		/* Nothing but this tells whether it changes: wait for a pass. */
 		slot->signature = signature;

@@ -64,9 +64,9 @@ struct sp_block *sp_block_new(struct sp_space *space, unsigned long addr, bool h
 /* Something is known of the page from now on. */
 void sp_slot_track(struct sp_block *block, unsigned int index)
 {
-	if (block->tracked & BIT_ULL(index))
+	if (block->tracked & sp_bit(index))
 		return;
-	block->tracked |= BIT_ULL(index);
+	block->tracked |= sp_bit(index);
 	sp_count(pages_tracked);
 	block->owner->mm->ksm_rmap_items++;
 }
@@ -74,9 +74,9 @@ void sp_slot_track(struct sp_block *block, unsigned int index)
 /* The page changed: no sharer, its old content is out of the unstable tree. */
 void sp_slot_changed(struct sp_block *block, unsigned int index)
 {
-	if (block->candidates & BIT_ULL(index))
+	if (block->candidates & sp_bit(index))
 		sp_unstable_remove(block, index);
-	block->settled &= ~BIT_ULL(index);
+	block->settled &= ~sp_bit(index);
 	sp_slot_track(block, index);
 }
 
@@ -134,7 +134,7 @@ void sp_slot_attach(struct sp_item *item)
 	unsigned int index = sp_page_index(item->page);
 
 	sp_slot_changed(block, index);
-	block->sharers |= BIT_ULL(index);
+	block->sharers |= sp_bit(index);
 	block->slot[index].item = item;
 	sp_slot_settle(block, index);
 }
@@ -145,8 +145,8 @@ void sp_slot_detach(struct sp_item *item)
 	struct sp_block *block = sp_sharer_block(item->page);
 	unsigned int index = sp_page_index(item->page);
 
-	block->sharers &= ~BIT_ULL(index);
-	block->settled &= ~BIT_ULL(index);
+	block->sharers &= ~sp_bit(index);
+	block->settled &= ~sp_bit(index);
 	block->slot[index] = (union sp_slot) { };
 	sp_item_free(item);
 }
@@ -154,7 +154,7 @@ void sp_slot_detach(struct sp_item *item)
 /* Take the page out of both trees; it stays tracked. */
 void sp_slot_unfile(struct sp_block *block, unsigned int index)
 {
-	if (block->sharers & BIT_ULL(index))
+	if (block->sharers & sp_bit(index))
 		sp_stable_detach(block->slot[index].item);
 	else
 		sp_slot_changed(block, index);
@@ -163,13 +163,13 @@ void sp_slot_unfile(struct sp_block *block, unsigned int index)
 /* Forget the page; the block stays until sp_forget_range(). */
 void sp_slot_clear(struct sp_block *block, unsigned int index)
 {
-	if (!(block->tracked & BIT_ULL(index)))
+	if (!(block->tracked & sp_bit(index)))
 		return;
 	sp_slot_unfile(block, index);
 	block->slot[index] = (union sp_slot) { };
 	block->age[index] = 0;
-	block->twinned &= ~BIT_ULL(index);
-	block->tracked &= ~BIT_ULL(index);
+	block->twinned &= ~sp_bit(index);
+	block->tracked &= ~sp_bit(index);
 	sp_uncount(pages_tracked);
 	block->owner->mm->ksm_rmap_items--;
 }

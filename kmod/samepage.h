@@ -42,6 +42,15 @@
 #define SP_BLOCK_SIZE	BIT(SP_BLOCK_SHIFT)
 #define SP_BLOCK_MASK	(~(SP_BLOCK_SIZE - 1))
 
+/*
+ * Of a set of pages of a block. The remainder is free, and tells the compiler of a kernel
+ * with UBSAN (Debian's 7.3) that there is nothing to check.
+ */
+static inline u64 sp_bit(unsigned int index)
+{
+	return 1ULL << index % SP_BLOCK_PAGES;
+}
+
 /* What orders both trees; pages of unlike domain or node never meet. */
 struct sp_key {
 	u64 signature;
@@ -91,6 +100,9 @@ struct sp_block {
 };
 
 #define SP_PGOFF_ANY S32_MIN	/* the index is too far from the address */
+
+/* The slot of a page. */
+#define sp_slot_of(block, index) (&(block)->slot[(index) % SP_BLOCK_PAGES])
 
 /* What the slot of a sharer points to. Changed under the folio lock. */
 struct sp_item {
@@ -216,8 +228,8 @@ void sp_records_destroy(void);
 /* Nothing is left to do about the page until it changes. */
 static inline void sp_slot_settle(struct sp_block *block, unsigned int index)
 {
-	block->settled |= BIT_ULL(index);
-	block->age[index] = 0;
+	block->settled |= sp_bit(index);
+	block->age[index % SP_BLOCK_PAGES] = 0;
 }
 
 /* blockids.c: a table of tables, each a page. */

@@ -171,11 +171,11 @@ static bool sp_collect(struct sp_scanner *me, unsigned int budget)
 
 static void sp_process(struct sp_batch *batch)
 {
-	unsigned int i;
+	struct sp_found *found = batch->found, *end = found + batch->count;
 
 	sp_take_signatures(batch);
-	for (i = 0; i < batch->count; i++)
-		sp_match_page(batch, &batch->found[i]);
+	for (; found < end; found++)
+		sp_match_page(batch, found);
 }
 
 /* A new pass begins: no scanner has anything in hand. */

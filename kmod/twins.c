@@ -60,7 +60,7 @@ static struct sp_block *sp_twin_lock(const struct sp_twin *twin, struct sp_space
 	}
 	/* The space may have moved to another domain meanwhile. */
 	block = space->domain == own->domain ? sp_block_find(space, twin->addr) : NULL;
-	if (block && (block->candidates & BIT_ULL(index)) &&
+	if (block && (block->candidates & sp_bit(index)) &&
 	    block->slot[index].signature == signature)
 		return block;
 	if (own != space)
@@ -127,7 +127,7 @@ free:
 		sp_stable_free_unused(stable);
 	if (twin_item)
 		sp_item_free(twin_item);
-	if ((err == -ESTALE || err == -ENOENT) && (block->candidates & BIT_ULL(index))) {
+	if ((err == -ESTALE || err == -ENOENT) && (block->candidates & sp_bit(index))) {
 		sp_count(stale_candidates);
 		sp_slot_changed(block, index);
 	}
@@ -155,12 +155,12 @@ static int sp_try_twin(struct sp_item *item, const struct sp_twin *twin,
 	if (!block)
 		return err;
 	if (block->spared) {
-		block->twinned |= BIT_ULL(index);
+		block->twinned |= sp_bit(index);
 		err = -EXDEV;
 	} else {
 		err = sp_merge_twins(item, block, index, key);
 		if (err == -EEXIST)
-			block->forked |= BIT_ULL(index);	/* it stands for both */
+			block->forked |= sp_bit(index);	/* it stands for both */
 		else if (err == -EAGAIN && !key->full)
 			sp_slot_changed(block, index);	/* signed in full at its next scan */
 	}
@@ -212,7 +212,7 @@ static void sp_note_twinned(const struct sp_twin *twin, struct sp_space *own, u3
 
 	if (!block)
 		return;
-	block->twinned |= BIT_ULL(sp_twin_index(twin));
+	block->twinned |= sp_bit(sp_twin_index(twin));
 	sp_twin_unlock(twin, own);
 }
 
@@ -223,7 +223,7 @@ static bool sp_note_forked(const struct sp_twin *twin, struct sp_space *own, u32
 
 	if (!block)
 		return false;
-	block->forked |= BIT_ULL(sp_twin_index(twin));
+	block->forked |= sp_bit(sp_twin_index(twin));
 	sp_twin_unlock(twin, own);
 	return true;
 }
@@ -249,7 +249,7 @@ void sp_note_part(const struct sp_found *found, const struct sp_key *key, u32 si
 	struct sp_twin twins[SP_TWINS_TRIED + SP_PARTS_FILED], *other = NULL, *same = NULL;
 	struct sp_block *block = found->block;
 	unsigned int i, count, parts = 0;
-	u64 own = BIT_ULL(found->index);
+	u64 own = sp_bit(found->index);
 
 	if (!found->crowded && sp_crowded(found->sample))
 		return;		/* since it was read: next time */

@@ -147,10 +147,12 @@ static inline u32 sp_find_from(u32 page, u32 signature, u16 domain)
 static inline void sp_link(struct sp_stripe *stripe, u32 *bucket, struct sp_block *block,
 			   unsigned int index, u32 signature)
 {
-	block->slot[index].signature = signature;
-	block->slot[index].next = *bucket;
+	union sp_slot *slot = sp_slot_of(block, index);
+
+	slot->signature = signature;
+	slot->next = *bucket;
 	*bucket = sp_page_number(block, index);
-	block->candidates |= BIT_ULL(index);
+	block->candidates |= sp_bit(index);
 	if (++stripe->candidates > 2 * stripe->nr_buckets)
 		sp_grow(stripe);
 }
@@ -190,7 +192,7 @@ void sp_unstable_insert(struct sp_block *block, unsigned int index, u32 signatur
 /* The page, a candidate, is one no more. */
 void sp_unstable_remove(struct sp_block *block, unsigned int index)
 {
-	union sp_slot *slot = &block->slot[index];
+	union sp_slot *slot = sp_slot_of(block, index);
 	struct sp_stripe *stripe = sp_stripe_of(slot->signature);
 	u32 *link, page = sp_page_number(block, index);
 
@@ -200,14 +202,14 @@ void sp_unstable_remove(struct sp_block *block, unsigned int index)
 		link = &sp_page_slot(*link)->next;
 	*link = slot->next;
 	slot->next = 0;
-	block->candidates &= ~BIT_ULL(index);
+	block->candidates &= ~sp_bit(index);
 	stripe->candidates--;
 	while (stripe->candidates < stripe->nr_buckets &&
 	       stripe->nr_buckets > SP_SEGMENT_BUCKETS)
 		sp_shrink(stripe);
 	sp_stripe_unlock(stripe);
-	if (block->forked & BIT_ULL(index)) {
-		block->forked &= ~BIT_ULL(index);
+	if (block->forked & sp_bit(index)) {
+		block->forked &= ~sp_bit(index);
 		sp_scan_refile_forked();
 	}
 }
