@@ -24,7 +24,7 @@ _stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
 @click.command(epilog="Example: `samepage profile unique --merger in-tree --skip 2 --passes 9`")
-@click.argument("workload", type=click.Choice([*CLASSES, "mixed"]))
+@click.argument("workload", type=click.Choice([*CLASSES, "mixed", "sparse"]))
 @click.option("--merger", type=click.Choice([*get_args(Merger), "both"]), default="both", show_default=True)
 @click.option("--passes", type=click.IntRange(1, 1000), default=3, show_default=True, help="Passes to count.")
 @click.option("--skip", type=click.IntRange(0, 1000), default=0, show_default=True, help="Passes before these.")
@@ -48,14 +48,17 @@ def profile(
 ) -> None:
     """Count the instructions of every kernel function in the merging thread while it passes over WORKLOAD.
 
-    WORKLOAD is a content class of `samepage bench`. Every instruction is counted, and the figures repeat to the last
-    digit. Leaves profile.json, stacks.folded (for other tools) and flame.html in runs/profile-TIME/MERGER.
+    WORKLOAD is a content class of `samepage bench`, or `sparse`: 1024 pages in each of two large mappings. Every
+    instruction is counted, and the figures repeat to the last digit. Leaves profile.json, stacks.folded (for other
+    tools) and flame.html in runs/profile-TIME/MERGER.
     """
     config = load_config()
     mergers = [one for one in get_args(Merger) if merger in (one, "both")]
     tools = prepare(config, kernel or config.kernel, module="samepage" in mergers)
     top = config.runs / f"profile-{workload}-{datetime.now().astimezone():%Y-%m-%d_%H.%M.%S}"
     case = Case("passes", workload, processes, mib * _PAGES_PER_MIB, seed, smart_scan)
+    if workload == "sparse":
+        case = Case("sparse", "unique", 1, 4 * _PAGES_PER_MIB, seed, smart_scan)
     for one in mergers:
         with step(f"Profiling {workload}, {one}"):
             outcome, stacks = carry_out(config, tools, Job(case, one, skip, passes), top / one)

@@ -193,16 +193,21 @@ def _latency(case: Case) -> Iterator[str]:
     yield "watched unmerging"
 
 
-def _sparse(case: Case) -> Iterator[str]:
-    """A process with a page here and there in a large mapping, and in a smaller one that is unmerged in the end.
-
-    In-tree KSM's unmerging looks at every address: for the large one it would take hours here.
-    """
+def scattered(case: Case) -> Iterator[str]:
+    """Set up a process with a page here and there in a large mapping, and in a smaller one."""
     yield "spawn 1"
     for area, size in enumerate((SPARSE_BYTES, UNMERGED_BYTES)):
         yield f"to 0 sparse {size}"
         yield f"to 0 scatter {area} {SPARSE_PAGES} {case.seed + area << 40} {size // SPARSE_PAGES}"
         yield f"to 0 advise {area} {MADV_MERGEABLE}"
+
+
+def _sparse(case: Case) -> Iterator[str]:
+    """Pages here and there; in the end the smaller mapping is unmerged.
+
+    In-tree KSM's unmerging looks at every address: for the large one it would take hours here.
+    """
+    yield from scattered(case)
     yield "start"
     yield "counters ready"
     for label in ("first", "second", "steady"):
