@@ -24,7 +24,9 @@
 
 #include "samepage.h"
 
+#ifndef SP_SEGMENT_SHIFT	/* tests of few pages have it smaller */
 #define SP_SEGMENT_SHIFT	(PAGE_SHIFT - 2)
+#endif
 #define SP_SEGMENT_BUCKETS	BIT(SP_SEGMENT_SHIFT)
 /* Under a spinlock, at times; what fails now is tried with the next candidate. */
 #define SP_INDEX_GFP (GFP_NOWAIT | __GFP_NOWARN)
