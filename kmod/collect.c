@@ -30,11 +30,6 @@
 /* In as many passes, every filed page is looked at anew. */
 #define SP_PASSES_TO_AUDIT 128
 
-static unsigned int sp_index(unsigned long addr)
-{
-	return (addr & ~SP_BLOCK_MASK) >> PAGE_SHIFT;
-}
-
 static inline struct sp_found *sp_note(struct sp_batch *batch, struct sp_block *block,
 				       unsigned int index, enum sp_todo todo)
 {

@@ -30,6 +30,12 @@
 
 #define SP_DOMAINS_ASKED 1024
 
+const char *const sp_domain_by_names[SP_NR_BY] = {
+	[SP_BY_NONE] = "none",
+	[SP_BY_USER] = "user",
+	[SP_BY_CGROUP] = "cgroup",
+};
+
 static DEFINE_SPINLOCK(sp_domain_lock);
 static LIST_HEAD(sp_domain_list);
 static DEFINE_XARRAY_ALLOC1(sp_domains);	/* by number */
@@ -292,7 +298,6 @@ bool sp_any_domain(bool (*is_it)(u16 id, void *arg), void *arg)
 
 static void sp_show_domain(struct seq_file *file, const struct sp_domain *domain)
 {
-	static const char *const by[] = { "none", "user", "cgroup" };
 	long shared = atomic_long_read(&domain->shared);
 	/* Nodes whose folio has just gone have sharers no more. */
 	long sharing = max(domain->sum_sharers - shared, 0L);
@@ -301,7 +306,7 @@ static void sp_show_domain(struct seq_file *file, const struct sp_domain *domain
 	long profit = (sharing + domain->sum_zero) * (long)PAGE_SIZE - kept;
 
 	seq_printf(file, "%u %s %llu %ld %ld %ld %ld %lld %ld %ld\n", domain->id,
-		   by[domain->name.by], domain->name.who, atomic_long_read(&domain->spaces),
+		   sp_domain_by_names[domain->name.by], domain->name.who, atomic_long_read(&domain->spaces),
 		   shared, sharing, domain->sum_zero, atomic64_read(&domain->scan_ns),
 		   atomic_long_read(&domain->copies), profit);
 }

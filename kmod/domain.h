@@ -12,7 +12,8 @@ struct seq_file;
 struct sp_space;
 
 /* What makes a domain. */
-enum sp_domain_by { SP_BY_NONE, SP_BY_USER, SP_BY_CGROUP };
+enum sp_domain_by { SP_BY_NONE, SP_BY_USER, SP_BY_CGROUP, SP_NR_BY };
+extern const char *const sp_domain_by_names[SP_NR_BY];
 
 /* Whose memory a domain is. */
 struct sp_domain_name {

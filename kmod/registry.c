@@ -54,12 +54,7 @@ struct sp_space *sp_registry_find(struct mm_struct *mm)
 
 bool sp_registered(struct mm_struct *mm)
 {
-	bool found;
-
-	spin_lock(&sp_registry_lock);
-	found = sp_find(mm);
-	spin_unlock(&sp_registry_lock);
-	return found;
+	return sp_registry_find(mm);
 }
 
 /* How many address spaces are registered. */

@@ -42,6 +42,12 @@
 #define SP_BLOCK_SIZE	BIT(SP_BLOCK_SHIFT)
 #define SP_BLOCK_MASK	(~(SP_BLOCK_SIZE - 1))
 
+/* Which page of its block is at this address? */
+static inline unsigned int sp_index(unsigned long addr)
+{
+	return (addr & ~SP_BLOCK_MASK) >> PAGE_SHIFT;
+}
+
 /*
  * Of a set of pages of a block. The remainder is free, and tells the compiler of a kernel
  * with UBSAN (Debian's 7.3) that there is nothing to check.

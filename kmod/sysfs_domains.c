@@ -7,21 +7,15 @@
 #include "attrs.h"
 #include "control.h"
 
-static const char *const sp_policies[] = {
-	[SP_BY_NONE] = "none",
-	[SP_BY_USER] = "user",
-	[SP_BY_CGROUP] = "cgroup",
-};
-
 static ssize_t domain_by_show(struct kobject *kobj, struct kobj_attribute *attr, char *buf)
 {
-	return sysfs_emit(buf, "%s\n", sp_policies[sp_domain_policy()]);
+	return sysfs_emit(buf, "%s\n", sp_domain_by_names[sp_domain_policy()]);
 }
 
 static ssize_t domain_by_store(struct kobject *kobj, struct kobj_attribute *attr,
 			       const char *buf, size_t count)
 {
-	int by = sysfs_match_string(sp_policies, buf);
+	int by = sysfs_match_string(sp_domain_by_names, buf);
 	int err = by < 0 ? by : sp_domain_set(by, sp_domain_level());
 
 	return err ?: count;

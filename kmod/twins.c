@@ -33,11 +33,6 @@ static void sp_item_settle(struct sp_item *item)
 		sp_item_free(item);
 }
 
-static unsigned int sp_twin_index(const struct sp_twin *twin)
-{
-	return (twin->addr & ~SP_BLOCK_MASK) >> PAGE_SHIFT;
-}
-
 /*
  * Take the records of a twin's space beside those of @own, and look the twin up:
  * its block, NULL (and nothing taken) when it is no candidate of that key any more.
@@ -45,7 +40,7 @@ static unsigned int sp_twin_index(const struct sp_twin *twin)
 static struct sp_block *sp_twin_lock(const struct sp_twin *twin, struct sp_space *own,
 				     u32 signature)
 {
-	unsigned int index = sp_twin_index(twin);
+	unsigned int index = sp_index(twin->addr);
 	struct sp_stripe *stripe = sp_stripe_of(signature);
 	struct sp_space *space = twin->space;
 	struct sp_block *block;
@@ -149,7 +144,7 @@ static int sp_try_twin(struct sp_item *item, const struct sp_twin *twin,
 {
 	struct sp_space *own = sp_sharer_block(item->page)->owner;
 	struct sp_block *block = sp_twin_lock(twin, own, signature);
-	unsigned int index = sp_twin_index(twin);
+	unsigned int index = sp_index(twin->addr);
 	int err = -ENOENT;
 
 	if (!block)
@@ -212,7 +207,7 @@ static void sp_note_twinned(const struct sp_twin *twin, struct sp_space *own, u3
 
 	if (!block)
 		return;
-	block->twinned |= sp_bit(sp_twin_index(twin));
+	block->twinned |= sp_bit(sp_index(twin->addr));
 	sp_twin_unlock(twin, own);
 }
 
@@ -223,7 +218,7 @@ static bool sp_note_forked(const struct sp_twin *twin, struct sp_space *own, u32
 
 	if (!block)
 		return false;
-	block->forked |= sp_bit(sp_twin_index(twin));
+	block->forked |= sp_bit(sp_index(twin->addr));
 	sp_twin_unlock(twin, own);
 	return true;
 }
@@ -291,7 +286,7 @@ void sp_unsettle_equals(const struct sp_key *key, struct sp_space *own)
 		struct sp_block *block = sp_twin_lock(&twin, own, signature);
 
 		if (block) {
-			sp_slot_changed(block, sp_twin_index(&twin));
+			sp_slot_changed(block, sp_index(twin.addr));
 			sp_twin_unlock(&twin, own);
 		}
 		sp_space_put(twin.space);

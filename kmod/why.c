@@ -63,7 +63,7 @@ static enum samepage_reason sp_why_not(const struct sp_why_walk *walk, unsigned 
 				       struct page *page, bool dirty)
 {
 	struct sp_block *block = sp_block_find(walk->space, addr);
-	u64 bit = sp_bit((addr & ~SP_BLOCK_MASK) >> PAGE_SHIFT);
+	u64 bit = sp_bit(sp_index(addr));
 
 	if (folio_maybe_dma_pinned(page_folio(page)))
 		return SAMEPAGE_PINNED;

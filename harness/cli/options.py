@@ -13,7 +13,7 @@ import click
 from harness.config import Config, load_config
 from harness.errors import SamepageError
 from harness.kernel import for_kernel
-from harness.ksm.bench.result import HISTORY
+from harness.ksm.bench import HISTORY
 
 no_snapshot = click.option("--no-snapshot", is_flag=True, help="Boot every guest in place of restoring a snapshot.")
 

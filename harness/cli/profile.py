@@ -56,9 +56,10 @@ def profile(
     mergers = [one for one in get_args(Merger) if merger in (one, "both")]
     tools = prepare(config, kernel or config.kernel, module="samepage" in mergers)
     top = config.runs / f"profile-{workload}-{datetime.now().astimezone():%Y-%m-%d_%H.%M.%S}"
-    case = Case("passes", workload, processes, mib * _PAGES_PER_MIB, seed, smart_scan)
     if workload == "sparse":
         case = Case("sparse", "unique", 1, 4 * _PAGES_PER_MIB, seed, smart_scan)
+    else:
+        case = Case("passes", workload, processes, mib * _PAGES_PER_MIB, seed, smart_scan)
     for one in mergers:
         with step(f"Profiling {workload}, {one}"):
             outcome, stacks = carry_out(config, tools, Job(case, one, skip, passes), top / one)

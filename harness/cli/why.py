@@ -12,8 +12,8 @@ from rich.table import Table
 from harness.errors import SamepageError
 from harness.ksm.inguest.why import DEVICE, REASONS
 from harness.ksm.inguest.why import why as ask
+from harness.ksm.protocol import PAGE_BYTES
 
-PAGE_BYTES = 4096
 _HINTS = {
     errno.ENOENT: "The module is not loaded: `insmod samepage.ko`.",
     errno.ESRCH: "There is no such process.",

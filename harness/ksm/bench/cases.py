@@ -114,15 +114,19 @@ class Case(msgspec.Struct, frozen=True):
         yield "end"
 
 
-def _filled(case: Case) -> Iterator[str]:
-    yield from case.memory.set_up()
-    yield from case.memory.register()
+def filled(case: Case) -> Iterator[str]:
+    """Make and register the memory; the scanner is ready to begin."""
+    if case.kind == "sparse":
+        yield from _scattered(case)
+    else:
+        yield from case.memory.set_up()
+        yield from case.memory.register()
     yield "start"
 
 
 def _passes(case: Case) -> Iterator[str]:
     memory = case.memory
-    yield from _filled(case)
+    yield from filled(case)
     yield "counters ready"
     for number in range(1, case.steady_passes + 3):
         yield f"passes {('first', 'second')[number - 1] if number < 3 else 'steady'} 1"
@@ -137,19 +141,19 @@ def _target(case: Case) -> int | str:
 
 
 def _curve(case: Case) -> Iterator[str]:
-    yield from _filled(case)
+    yield from filled(case)
     yield f"curve curve {max(case.memory.pages // CURVE_ROUNDS, 1)} {_target(case)} {CURVE_PASSES}"
     yield from case.memory.verify()
 
 
 def _time(case: Case) -> Iterator[str]:
-    yield from _filled(case)
+    yield from filled(case)
     yield f"race race {LOOK_US} {_target(case)} {LOOKS}"
 
 
 def _writes(case: Case) -> Iterator[str]:
     """Area 0 is merged, area 1 is as ordinary memory, area 2 was never touched."""
-    yield from _filled(case)
+    yield from filled(case)
     yield f"to 0 map {WRITTEN} 0"
     yield f"to 0 fill 1 0 {WRITTEN} {PageKind.FILLED:d} {1 << 40} 1"
     yield f"to 0 map {WRITTEN} 0"
@@ -163,7 +167,7 @@ def _writes(case: Case) -> Iterator[str]:
 
 
 def _unmerge(case: Case) -> Iterator[str]:
-    yield from _filled(case)
+    yield from filled(case)
     yield "passes merging 4"
     yield "counters before"
     yield "timed unmerge_all run 2"
@@ -181,7 +185,7 @@ def _memory(case: Case) -> Iterator[str]:
 
 
 def _latency(case: Case) -> Iterator[str]:
-    yield from _filled(case)
+    yield from filled(case)
     yield "watch"
     yield "watched idle"
     for label, passes in (("first", 1), ("second", 1), ("third", 1), ("steady", 5)):
@@ -193,7 +197,7 @@ def _latency(case: Case) -> Iterator[str]:
     yield "watched unmerging"
 
 
-def scattered(case: Case) -> Iterator[str]:
+def _scattered(case: Case) -> Iterator[str]:
     """Set up a process with a page here and there in a large mapping, and in a smaller one."""
     yield "spawn 1"
     for area, size in enumerate((SPARSE_BYTES, UNMERGED_BYTES)):
@@ -207,8 +211,7 @@ def _sparse(case: Case) -> Iterator[str]:
 
     In-tree KSM's unmerging looks at every address: for the large one it would take hours here.
     """
-    yield from scattered(case)
-    yield "start"
+    yield from filled(case)
     yield "counters ready"
     for label in ("first", "second", "steady"):
         yield f"passes {label} 1"
@@ -218,7 +221,7 @@ def _sparse(case: Case) -> Iterator[str]:
 def _threads(case: Case) -> Iterator[str]:
     """Whole passes of several threads; what they have nothing to do with is not told apart."""
     yield f"threads {case.threads}"
-    yield from _filled(case)
+    yield from filled(case)
     yield "counters ready"
     for label in THREADED_PASSES:
         yield f"together {label}"

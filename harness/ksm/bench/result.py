@@ -11,11 +11,11 @@ import msgspec
 
 from harness.document import decode_json, read_bytes
 from harness.errors import SamepageError
+from harness.ksm.bench import HISTORY
 from harness.ksm.bench.cases import THREADED_PASSES, Case
 from harness.ksm.result import Merger
 
 SCHEMA = 1
-HISTORY = "bench-history.jsonl"
 _WHAT = "result of a bench run"
 LARGER_IS_BETTER = frozenset(
     {"pages saved", "memory really freed", *(f"threads at work at once, {label} pass" for label in THREADED_PASSES)}

@@ -11,7 +11,7 @@ import msgspec
 
 from harness.config import Config
 from harness.image.recipe import Program
-from harness.ksm.bench.cases import Case, scattered
+from harness.ksm.bench.cases import Case, filled
 from harness.ksm.bench.machine import Extra, Material, build_init, measure
 from harness.ksm.bench.machine import prepare as prepare_bench
 from harness.ksm.bench.records import labelled, parse
@@ -78,12 +78,7 @@ class Job:
         memory, case = self.case.memory, self.case
         yield f"set /sys/kernel/mm/ksm/smart_scan {case.smart_scan:d}"
         yield f"ksm use_zero_pages {case.use_zero_pages:d}"
-        if case.kind == "sparse":
-            yield from scattered(case)
-        else:
-            yield from memory.set_up()
-            yield from memory.register()
-        yield "start"
+        yield from filled(case)
         for number in range(self.skip):
             yield "passes skipped 1"
             yield from memory.rewrite(number + 1)

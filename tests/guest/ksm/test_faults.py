@@ -6,7 +6,6 @@ Who is hit loses what was hit; nobody else loses a byte, and the module none of 
 
 from __future__ import annotations
 
-import contextlib
 import random
 import signal
 import time
@@ -16,13 +15,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.guest.errors import GuestFileError
 from harness.guest.guest import Guest
 from harness.ksm.content import Kind
 from harness.ksm.link import WorkError
 from harness.ksm.memwork import MemWork
 from harness.ksm.processes import PFN_MASK, SWAPPED, Area
 from tests.guest.ksm.control import RUN, UNMERGE, Merger
+from tests.guest.ksm.test_parity_memory import poison, prepare_poison
+from tests.guest.ksm.test_reclaim import page_frames, reclaim, swapped
 
 PAGES = 1500
 KEY = 41 << 40
@@ -65,22 +65,12 @@ def set_bad(guest: Guest, bad: bool, first: int = 0, last: int = SECTORS - 1) ->
     guest.write(f"{NULLB}/badblocks", f"{'+' if bad else '-'}{first}-{last}")
 
 
-def push_out(guest: Guest, much: str = "1G") -> None:
-    guest.write("/proc/sys/vm/swappiness", "200")
-    with contextlib.suppress(GuestFileError):  # it could not find that much
-        guest.write("/sys/fs/cgroup/memory.reclaim", much, timeout=120)
-
-
-def out(work: MemWork) -> int:
-    return sum(int(((area.frames()["pagemap"] & SWAPPED) != 0).sum()) for area in work.areas)
-
-
 def test_swap_that_cannot_be_read(merger: Merger, guest: Guest, work: MemWork, disk: str) -> None:
     """Who needs a page that cannot be read gets SIGBUS; once the disk can be read again, all is as it was."""
     fill(work, 4)
     merger.merge(work)
-    push_out(guest)
-    assert out(work) > 4 * PAGES, f"most pages are out, on {disk}"
+    reclaim(guest, times=1)
+    assert swapped(work) > 4 * PAGES, f"most pages are out, on {disk}"
     merger["run"] = RUN
     bad = set(random.Random(5).sample(sorted(slots(work)), 200))
     for slot in bad:
@@ -98,7 +88,7 @@ def test_swap_that_cannot_be_read(merger: Merger, guest: Guest, work: MemWork, d
     assert merger.counts() == (0, 0, 0)
     merger.check()
     set_bad(guest, False)
-    push_out(guest)  # and drops the folios that were not read
+    reclaim(guest, times=1)  # and drops the folios that were not read
     work.check()
     merger.merge(work)
     assert merger.counts() == merger.expected(work) == (PAGES, 3 * PAGES, 0)
@@ -136,7 +126,7 @@ def test_swap_that_cannot_be_written(merger: Merger, guest: Guest, work: MemWork
     fill(work, 3)
     merger.merge(work)
     set_bad(guest, True)
-    push_out(guest, "64M")
+    reclaim(guest, "64M", times=1)
     assert "Write-error on swap-device" in guest.console.text_since(0)
     merger.passes(2)
     merger.check()
@@ -157,18 +147,16 @@ def test_memory_that_fails(merger: Merger, guest: Guest, work: MemWork) -> None:
     fill(work, 4, pages=200)
     merger.merge(work)
     merger["run"] = RUN
-    guest.run(["modprobe", "hwpoison-inject"])
-    guest.run(["sh", "-c", "mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug"])
-    guest.write("/proc/sys/vm/memory_failure_early_kill", "0")
+    prepare_poison(guest, early=0)
     knows_merged = guest.run(["grep", "-q", " collect_procs_ksm$", "/proc/kallsyms"], check=False).exit_code == 0
-    frames = [area.frames()["pagemap"] & PFN_MASK for area in work.areas]
+    frames = [page_frames(area) for area in work.areas]
     lost: set[int] = set()
     for number, area in enumerate(work.areas):
         if number % 2 == 0 and (number or not knows_merged):
             continue  # of the pages that all have alike, once; 6.1 leaves merged pages alone
         for page in chance.sample(range(area.pages), 5):
             lost.add(int(frames[number][page]))
-            guest.write("/sys/kernel/debug/hwpoison/corrupt-pfn", f"{int(frames[number][page]):#x}")
+            poison(guest, int(frames[number][page]))
         merger.check()
     assert len(lost) == 5 * (4 + knows_merged)
     merger.passes(3)

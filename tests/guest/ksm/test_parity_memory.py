@@ -231,6 +231,17 @@ def members(guest: Guest) -> Iterator[list[Stream]]:
         stream.kill()
 
 
+def prepare_poison(guest: Guest, *, early: int) -> None:
+    guest.run(["modprobe", "hwpoison-inject"])
+    guest.run(["sh", "-c", "mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug"])
+    guest.write("/proc/sys/vm/memory_failure_early_kill", str(early))
+
+
+def poison(guest: Guest, frame: int) -> None:
+    """Let a page frame fail."""
+    guest.write("/sys/kernel/debug/hwpoison/corrupt-pfn", f"{frame:#x}")
+
+
 # The pages that fail stay lost: in a guest of their own.
 @pytest.mark.guest(memory_mib=768, cpus=2)
 @pytest.mark.parametrize("early", [0, 1])
@@ -247,10 +258,8 @@ def test_memory_failure_reaches_who_shares_the_page(
     deadline = time.monotonic() + 60
     while len({frame(member) for member in sharers}) > 1:
         assert time.monotonic() < deadline, "the three pages do not merge"
-    guest.run(["modprobe", "hwpoison-inject"])
-    guest.run(["sh", "-c", "mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug"])
-    guest.write("/proc/sys/vm/memory_failure_early_kill", str(early))
-    guest.write("/sys/kernel/debug/hwpoison/corrupt-pfn", f"{frame(sharers[0]):#x}")
+    prepare_poison(guest, early=early)
+    poison(guest, frame(sharers[0]))
     if not early:
         for member in sharers:
             assert member.running

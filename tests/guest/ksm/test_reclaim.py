@@ -46,12 +46,12 @@ def swapped(work: MemWork) -> int:
     return sum(int(((area.frames()["pagemap"] & SWAPPED) != 0).sum()) for area in work.areas)
 
 
-def reclaim(guest: Guest) -> None:
+def reclaim(guest: Guest, much: str = "1G", times: int = 3) -> None:
     """Push out all that can be: the kernel answers EAGAIN when it could not find that much."""
     guest.write("/proc/sys/vm/swappiness", "200")  # 6.1 takes it from nowhere else
-    for _ in range(3):
+    for _ in range(times):
         try:
-            guest.write("/sys/fs/cgroup/memory.reclaim", "1G")
+            guest.write("/sys/fs/cgroup/memory.reclaim", much)
         except GuestFileError as error:
             if error.errno != errno.EAGAIN:
                 raise

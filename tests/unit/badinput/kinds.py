@@ -20,6 +20,7 @@ from harness.image.recipe import load_image_recipe
 from harness.kernel.options import read_fragments
 from harness.kernel.recipe import built_recipe
 from harness.ksm import result, workload
+from harness.ksm.bench import HISTORY
 from harness.ksm.bench import result as bench
 from harness.ksm.bench.cases import Case
 from harness.ksm.fuzz import steps
@@ -148,7 +149,7 @@ KINDS = (
     _json("bench-result", "result.json", _BENCH, lambda folder: bench.recall(str(folder / "result.json"), folder)),
     _json(
         "bench-history",
-        bench.HISTORY,
+        HISTORY,
         {"name": "monday", "result": _BENCH},
         lambda folder: bench.recall("monday", folder),
     ),

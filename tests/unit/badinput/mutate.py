@@ -125,40 +125,33 @@ def texts(draw: st.DrawFn, sound: bytes) -> bytes:
 
 def to_toml(document: dict[str, Any]) -> bytes:
     """Write a document as TOML, each key of its root on a line."""
-    return "".join(f"{json.dumps(key)} = {_toml(value)}\n" for key, value in document.items()).encode()
-
-
-def _toml(value: object) -> str:
-    match value:
-        case bool():
-            return str(value).lower()
-        case int():
-            return _digits(value)
-        case float():
-            return repr(value)
-        case list():
-            return f"[{', '.join(map(_toml, value))}]"
-        case dict():
-            return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
-    return json.dumps(value, ensure_ascii=False)
+    return "".join(
+        f"{json.dumps(key)} = {_written(value, ' = ', _toml_leaf)}\n" for key, value in document.items()
+    ).encode()
 
 
 def to_json(document: dict[str, Any]) -> bytes:
     """Write a document as JSON in one line; what JSON has no number for, Python writes in its own way."""
-    return _json(document).encode()
+    return _written(document, ": ", json.dumps).encode()
 
 
-def _json(value: object) -> str:
+def _toml_leaf(value: object) -> str:
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def _written(value: object, between: str, leaf: Callable[[object], str]) -> str:
+    """Write a value; `between` stands between a key and what it names."""
     match value:
         case bool():
             return str(value).lower()
         case int():
             return _digits(value)
         case list():
-            return f"[{', '.join(map(_json, value))}]"
+            return f"[{', '.join(_written(item, between, leaf) for item in value)}]"
         case dict():
-            return "{" + ", ".join(f"{json.dumps(key)}: {_json(item)}" for key, item in value.items()) + "}"
-    return json.dumps(value)
+            pairs = (f"{json.dumps(key)}{between}{_written(item, between, leaf)}" for key, item in value.items())
+            return "{" + ", ".join(pairs) + "}"
+    return leaf(value)
 
 
 def _digits(value: int) -> str:

@@ -18,7 +18,7 @@ import click
 import pytest
 
 from harness.cli import COMMANDS, cli, main
-from harness.ksm.bench.result import HISTORY
+from harness.ksm.bench import HISTORY
 from tests.unit.badinput.kinds import KINDS
 
 NEVER = ("", " ", "x", "-", "nan", "inf", "-inf", "1e400", "-1", "9" * 5000, "0x10", "1 2", "\udcff", "ж", "y" * 5000)

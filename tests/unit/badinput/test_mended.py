@@ -13,7 +13,7 @@ import pytest
 from harness.config import Config, load_config
 from harness.errors import SamepageError
 from harness.image.build import ensure_image
-from harness.ksm.bench import result as bench
+from harness.ksm.bench import HISTORY
 from harness.ksm.bench.records import parse as parse_records
 from harness.ksm.bench.run import read_kept
 from harness.ksm.metrics import openmetrics
@@ -58,7 +58,7 @@ def test_json_that_the_parser_itself_breaks_on(tmp_path: Path, name: str) -> Non
 
 def test_a_bad_line_of_the_history_is_named(tmp_path: Path) -> None:
     kind = BY_NAME["bench-history"]
-    assert f"{bench.HISTORY}:2: " in refused_file(kind, tmp_path, kind.sound + b"\n{}\n")
+    assert f"{HISTORY}:2: " in refused_file(kind, tmp_path, kind.sound + b"\n{}\n")
 
 
 @pytest.mark.parametrize("text", ["tool = 3", 'tool = "samepage"', "[tool]\nother = 1", "tool = []"])
