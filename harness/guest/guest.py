@@ -36,7 +36,7 @@ from harness.guest.errors import (
 )
 from harness.guest.files import GuestFiles
 from harness.guest.loggate import LogGate
-from harness.guest.machine import CONSOLE_LOG, Machine
+from harness.guest.machine import CONSOLE_LOG, Machine, kernel_of
 from harness.guest.protocol import Clocks, FrameType
 from harness.guest.qemu import find_qemu
 from harness.guest.qmp import Qmp
@@ -102,7 +102,7 @@ class Guest:
         self.log = LogGate(self._mark, self._log_unreadable, self.timeout_factor)
         qemu = find_qemu(config)
         self.qemu_version = qemu.version
-        self.accelerator = choose_accelerator(config, qemu, spec.accelerator)
+        self.accelerator = choose_accelerator(config, qemu, kernel_of(image, spec), spec.accelerator)
         folder.mkdir(parents=True, exist_ok=True)
         self._machine = Machine(qemu, self.accelerator, image, spec, folder, self.log.feed, self.log.end, snapshot)
         self._files = GuestFiles(self._start_files)

@@ -35,6 +35,11 @@ _END_TIMEOUT = 5.0
 _POLL_SECONDS = 0.02
 
 
+def kernel_of(image: Image, spec: GuestSpec) -> Path:
+    """Return the file that QEMU starts: the kernel as it is, by PVH, where that can be."""
+    return image.vmlinuz if spec.kaslr or not image.needs.pvh else image.vmlinux
+
+
 class Machine:
     """QEMU from its start to its end."""
 
@@ -55,7 +60,7 @@ class Machine:
         """
         self.folder = folder
         self._snapshot = snapshot
-        kernel = image.vmlinuz if spec.kaslr or not image.needs.pvh else image.vmlinux
+        kernel = kernel_of(image, spec)
         files = QemuFiles(str(kernel), str(image.initramfs), str(image.root), str(image.modules))
         pairs = [socket.socketpair() for _ in range(3)]
         ours = [pair[0] for pair in pairs]

@@ -21,6 +21,7 @@ from harness.guest.accel import choose_accelerator
 from harness.guest.commandline import GuestSockets, QemuFiles, SnapshotFiles, qemu_arguments
 from harness.guest.errors import SnapshotFailed
 from harness.guest.guest import Guest
+from harness.guest.machine import kernel_of
 from harness.guest.protocol import PROTOCOL_VERSION
 from harness.guest.qemu import Qemu, find_qemu
 from harness.guest.spec import GuestSpec
@@ -93,7 +94,8 @@ def ensure_snapshot(config: Config, image: Image, spec: GuestSpec, folder: Path)
     Who asks for one that another process is just making waits for that.
     """
     qemu = find_qemu(config)
-    made_from = describe(image, qemu, choose_accelerator(config, qemu, spec.accelerator), spec)
+    accelerator = choose_accelerator(config, qemu, kernel_of(image, spec), spec.accelerator)
+    made_from = describe(image, qemu, accelerator, spec)
 
     def build(partial: Path) -> None:
         Guest.save_booted(config, image, spec, folder, partial)

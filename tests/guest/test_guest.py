@@ -228,9 +228,14 @@ def test_a_qemu_of_the_hosts(config: Config, image: Image, tmp_path: Path) -> No
 
 
 def test_the_kernel_chooses_its_address(config: Config, image: Image, tmp_path: Path) -> None:
-    """KASLR is off by default (the uncompressed kernel boots sooner), and on when asked for."""
-    addresses = set()
-    for number in range(2):
+    """KASLR is off by default (the uncompressed kernel boots sooner), and on when asked for.
+
+    There are some 480 addresses (1 GiB in steps of 2 MiB): two boots choose the same now and then, four never.
+    """
+    addresses: set[str] = set()
+    for number in range(4):
+        if len(addresses) > 1:
+            break
         with Guest.start(config, image, GuestSpec(kaslr=True), tmp_path / str(number)) as guest:
             addresses.add(guest.run(["grep", "-w", "_text", "/proc/kallsyms"]).text)
     assert "ffffffff81000000" not in " ".join(addresses)

@@ -14,8 +14,9 @@ import pytest
 from harness.config import PACKAGE_PARENT, Config, load_config
 from harness.errors import SamepageError
 from harness.guest import accel
-from harness.guest.accel import Verdict, choose_accelerator, kvm_verdict, probe_kvm
+from harness.guest.accel import Verdict, choose_accelerator, kvm_verdict, probe_boot, probe_kvm
 from harness.guest.qemu import Qemu, find_qemu
+from harness.image.build import ensure_image
 
 
 @pytest.fixture
@@ -28,6 +29,10 @@ def fake_qemu(tmp_path: Path, script: str) -> Qemu:
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
     return Qemu(None, program)
+
+
+KERNEL = Path("/boot/vmlinux")
+GOOD = """case "$*" in *-append*) echo 'Kernel panic: Unable to mount root fs'; exit 0;; esac; exit 85"""
 
 
 @pytest.fixture
@@ -50,6 +55,26 @@ def test_how_a_probe_ends(tmp_path: Path, script: str, works: bool, reason: str)
     verdict = probe_kvm(fake_qemu(tmp_path, script))
     assert verdict.works is works
     assert reason in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("script", "works", "reason"),
+    [
+        (GOOD, True, "kernel booted"),
+        ("echo 'Linux version 6.12'; echo 'KVM internal error'; exit 0", False, "ended with 0: KVM internal error"),
+        ("echo 'Linux version 6.12'; sleep 4711", False, "vmlinux did not boot within"),
+    ],
+)
+def test_how_a_kernel_s_boot_ends(tmp_path: Path, script: str, works: bool, reason: str) -> None:
+    verdict = probe_boot(fake_qemu(tmp_path, script), KERNEL, timeout=0.5)
+    assert verdict.works is works
+    assert reason in verdict.reason
+
+
+@pytest.mark.usefixtures("openable")
+def test_where_few_instructions_run_and_no_kernel(tmp_path: Path, config: Config) -> None:
+    """Seen with a KVM in software: the payload ended well, and no kernel came out of its early set-up."""
+    assert choose_accelerator(config, fake_qemu(tmp_path, "exit 85"), KERNEL) == "tcg"
 
 
 @pytest.mark.usefixtures("openable")
@@ -76,7 +101,7 @@ def test_a_device_that_is_missing_or_forbidden(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.usefixtures("openable")
 def test_the_verdict_is_remembered(tmp_path: Path, config: Config) -> None:
     count = tmp_path / "count"
-    qemu = fake_qemu(tmp_path, "exit 85")
+    qemu = fake_qemu(tmp_path, GOOD)
     calls: list[str] = []
 
     def probe(_: Qemu) -> Verdict:
@@ -85,38 +110,46 @@ def test_the_verdict_is_remembered(tmp_path: Path, config: Config) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(accel, "probe_kvm", probe)
-        assert kvm_verdict(config, qemu).works
-        assert kvm_verdict(config, qemu).works
+        assert kvm_verdict(config, qemu, KERNEL).works
+        assert kvm_verdict(config, qemu, KERNEL).works
         assert calls == ["probe"]
-        # Another user, or another QEMU, is another question; so is a file that cannot be read.
+        # Another user, QEMU or kernel is another question; so is a file that cannot be read.
         patch.setattr(os, "geteuid", lambda: 4711)
-        kvm_verdict(config, qemu)
+        kvm_verdict(config, qemu, KERNEL)
         assert len(calls) == 2
         (tmp_path / "other").mkdir()
-        kvm_verdict(config, fake_qemu(tmp_path / "other", "exit 86"))
+        kvm_verdict(config, fake_qemu(tmp_path / "other", "exit 86"), KERNEL)
         assert len(calls) == 3
+        kvm_verdict(config, qemu, KERNEL.with_name("other"))
+        assert len(calls) == 4
         for cached in (config.cache / "accelerator").iterdir():
             cached.write_text("{")
-        kvm_verdict(config, qemu)
-        assert len(calls) == 4
+        kvm_verdict(config, qemu, KERNEL)
+        assert len(calls) == 5
     assert not count.exists()
 
 
 @pytest.mark.usefixtures("openable")
 def test_the_choice(tmp_path: Path, config: Config) -> None:
     (tmp_path / "bad").mkdir()
-    good, bad = fake_qemu(tmp_path, "exit 85"), fake_qemu(tmp_path / "bad", "exit 1")
-    assert choose_accelerator(config, good) == "kvm"
-    assert choose_accelerator(config, bad) == "tcg"
-    assert choose_accelerator(config, good, "tcg") == "tcg"
-    assert choose_accelerator(dataclasses.replace(config, accelerator="tcg"), good) == "tcg"
+    good, bad = fake_qemu(tmp_path, GOOD), fake_qemu(tmp_path / "bad", "exit 1")
+    assert choose_accelerator(config, good, KERNEL) == "kvm"
+    assert choose_accelerator(config, bad, KERNEL) == "tcg"
+    assert choose_accelerator(config, good, KERNEL, "tcg") == "tcg"
+    assert choose_accelerator(dataclasses.replace(config, accelerator="tcg"), good, KERNEL) == "tcg"
     with pytest.raises(SamepageError, match="KVM does not work here: QEMU ended with 1"):
-        choose_accelerator(config, bad, "kvm")
+        choose_accelerator(config, bad, KERNEL, "kvm")
 
 
 def test_the_payload_runs_in_the_locked_qemu() -> None:
     """Under the accelerator that works everywhere: a probe that could not succeed would always choose TCG."""
     assert probe_kvm(find_qemu(load_config(PACKAGE_PARENT)), "tcg", 20) == Verdict(True, "a guest ran to its end")
+
+
+def test_a_kernel_boots_in_the_locked_qemu() -> None:
+    config = load_config(PACKAGE_PARENT)
+    image = ensure_image(config, "6.12")
+    assert probe_boot(find_qemu(config), image.vmlinux, "tcg", 120) == Verdict(True, "a guest's kernel booted")
 
 
 def test_a_qemu_of_the_hosts_that_is_not_there(config: Config) -> None:
