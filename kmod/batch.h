@@ -10,6 +10,7 @@
 #include "samepage.h"
 
 #define SP_BATCH_PAGES 256
+#define SP_TURN_NS	NSEC_PER_MSEC	/* about, of a scanner's time */
 
 enum sp_todo {
 	SP_TODO_SIGN,		/* unchanged, as far as is known, and not filed */
@@ -17,6 +18,11 @@ enum sp_todo {
 	SP_TODO_LOST,		/* a sharer whose page was copied */
 	SP_TODO_GONE,		/* not there any more */
 };
+
+/* What few pages are. */
+#define SP_CROWDED	BIT(0)		/* signed in full: signature.c */
+#define SP_COMMON	BIT(1)		/* for all domains: contents.c */
+#define SP_ALONE	BIT(2)		/* merged, with a twin or not: timing.c, contents.c */
 
 struct sp_found {
 	struct sp_block *block;
@@ -29,12 +35,14 @@ struct sp_found {
 	u16 nid;
 	u8 index;
 	u8 todo;
-	bool crowded;
+	u8 special;			/* SP_TODO_SIGN */
 };
 
 struct sp_batch {
 	struct sp_space *space;
 	unsigned long at;	/* all below is done */
+	u64 began;		/* local_clock() */
+	unsigned int steps;	/* mappings and page tables */
 	unsigned int budget;	/* pages that may still be looked at */
 	unsigned int passed;	/* pages passed by, not yet taken off the budget */
 	unsigned int count;	/* entries of found[] */
@@ -45,9 +53,10 @@ struct sp_batch {
 	struct sp_found found[SP_BATCH_PAGES];
 };
 
-/* collect.c: needs mmap_lock; false where the batch is full before the end. */
+/* collect.c: needs mmap_lock; false where the batch ends before the mapping does. */
 bool sp_collect_vma(struct sp_batch *batch, struct vm_area_struct *vma,
 		    unsigned long start);
+bool sp_batch_takes_long(struct sp_batch *batch);
 void sp_take_signatures(struct sp_batch *batch);
 
 /* match.c */

@@ -46,6 +46,7 @@ static void sp_check_count(struct sp_check *check, const char *name,
 /* Needs sp_scan_lock for writing, or no scanner at work. */
 static void sp_check_all(struct sp_check *check)
 {
+	sp_check_count(check, "unsound tenants", sp_registry_faults(), 0);
 	sp_check_records(check);
 	sp_check_unstable(check);
 	sp_check_stable(check);
@@ -93,11 +94,19 @@ void sp_check_pass(void)
 		WRITE_ONCE(check_passes, false);
 }
 
+static int sp_tenants_show(struct seq_file *out, void *unused)
+{
+	sp_registry_show_tenants(out);
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(sp_tenants);
+
 /* Without debugfs there is no file, and nothing else is missing. */
 void sp_check_init(void)
 {
 	sp_check_dir = debugfs_create_dir("samepage", NULL);
 	debugfs_create_file("check", 0400, sp_check_dir, NULL, &sp_check_fops);
+	debugfs_create_file("tenants", 0400, sp_check_dir, NULL, &sp_tenants_fops);
 }
 
 void sp_check_exit(void)

@@ -14,6 +14,7 @@
 #include <linux/slab.h>
 
 #include "check.h"
+#include "contents.h"
 
 #define SP_WALKS 5
 
@@ -61,7 +62,10 @@ static void sp_check_sharers(struct sp_check *check, const struct sp_stable *sta
 		}
 		item = block->slot[index].item;
 		sp_check_that(check, item->stable == stable, "page %u", page);
-		sp_check_that(check, block->owner->domain == stable->key.domain, "page %u", page);
+		sp_check_that(check, stable->key.domain == block->owner->domain ||
+			      stable->key.domain == SP_EVERYBODY, "page %u", page);
+		sp_check_that(check, stable->timing_safe || !sp_timing_safe(block->owner),
+			      "page %u", page);
 		sp_check_that(check, item->prev == prev, "page %u", page);
 		prev = page;
 		page = item->next;
@@ -114,13 +118,14 @@ static bool sp_note_mapping(struct folio *folio, struct vm_area_struct *vma,
 }
 
 /* Does the reverse map find the mappings that the folio counts? The folio is locked. */
-static void sp_check_mappings(struct sp_check *check, struct folio *folio)
+static void sp_check_mappings(struct sp_check *check, const struct sp_stable *stable,
+			      struct folio *folio)
 {
-	int mapped = folio_mapcount(folio), walks = SP_WALKS;
+	int mapped, walks = SP_WALKS;
 	struct rmap_walk_control walk = { .rmap_one = sp_note_mapping };
 	struct sp_mappings *mappings;
 
-	if (mapped > SP_MAPPINGS_COMPARED)
+	if (folio_mapcount(folio) > SP_MAPPINGS_COMPARED)
 		return;
 	mappings = kvmalloc(struct_size(mappings, found, SP_MAPPINGS_COMPARED),
 			    GFP_KERNEL | __GFP_NOWARN);
@@ -130,8 +135,8 @@ static void sp_check_mappings(struct sp_check *check, struct folio *folio)
 	walk.arg = mappings;
 	do {
 		mappings->count = 0;
-		mapped = folio_mapcount(folio);
 		sp_hook_rmap_walk(folio, &walk);
+		mapped = folio_mapcount(folio) - stable->kept;
 		cond_resched();
 	} while (mappings->count != mapped && --walks);
 	sp_check_that(check, (int)mappings->count <= mapped, "pfn %#lx: %u, %d",
@@ -156,9 +161,12 @@ static void sp_check_folio(struct sp_check *check, struct sp_stable *stable)
 		u64 signature = stable->key.full ? sp_full_signature(page) : sp_sample(page);
 
 		sp_check_that(check, signature == stable->key.signature, "pfn %#lx", stable->pfn);
+		if (stable->key.domain == SP_EVERYBODY && stable->nr_sharers)
+			sp_check_that(check, sp_is_common(page, sp_sample(page)), "pfn %#lx",
+				      stable->pfn);
 		check->compared++;
 	}
-	sp_check_mappings(check, folio);
+	sp_check_mappings(check, stable, folio);
 	folio_unlock(folio);
 	folio_put(folio);
 }
@@ -177,8 +185,7 @@ static void sp_check_stripe(struct sp_check *check, struct sp_stripe *stripe)
 	struct sp_stable *stable, *before = NULL;
 	unsigned int height = 0, run = 0;
 
-	for (stable = sp_stable_after(stripe, NULL); stable;
-	     stable = sp_stable_after(stripe, stable)) {
+	sp_for_each_stable(stable, stripe) {
 		int order = before ? sp_key_order(&before->key, &stable->key) : -1;
 
 		sp_check_that(check, order <= 0, "node %lu", check->nodes);

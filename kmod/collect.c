@@ -18,14 +18,19 @@
 #include <linux/bitmap.h>
 #include <linux/mm.h>
 #include <linux/page_idle.h>
+#include <linux/sched/clock.h>
 
 #include "batch.h"
+#include "contents.h"
 
 /* Pages passed by unread that weigh as much as one that is looked at. */
 #define SP_PASSED_PER_PAGE 16
 
 /* Pages that are signed before others get the CPU, where tasks are not preempted. */
 #define SP_SIGNED_AT_ONCE 16
+
+/* Steps of which one asks how late it is. */
+#define SP_STEPS_TO_LOOK 16
 
 /* In as many passes, every filed page is looked at anew. */
 #define SP_PASSES_TO_AUDIT 128
@@ -148,7 +153,7 @@ static u64 sp_quiet_pages(const struct sp_batch *batch, const struct sp_block *b
 		return quiet & block->sharers;
 	if (batch->refile)
 		quiet &= block->candidates | block->sharers;
-	turn = (sp_passes.full_scans + block->id) % SP_PASSES_TO_AUDIT;
+	turn = (block->owner->pass + block->id) % SP_PASSES_TO_AUDIT;
 	return turn < SP_BLOCK_PAGES ? quiet & ~sp_bit(turn) : quiet;
 }
 
@@ -304,6 +309,13 @@ static bool sp_batch_full(const struct sp_batch *batch)
 	return !batch->budget || batch->count + SP_BLOCK_PAGES > SP_BATCH_PAGES;
 }
 
+/* Mappings and page tables with next to nothing in them take time as well, which is looked at now and then. */
+bool sp_batch_takes_long(struct sp_batch *batch)
+{
+	return ++batch->steps % SP_STEPS_TO_LOOK == 0 &&
+	       local_clock() - batch->began > SP_TURN_NS;
+}
+
 /*
  * As many blocks of one page table as can be dealt with under one lock: up to
  * the first one that needs memory for its records, or until somebody wants the
@@ -375,7 +387,9 @@ static bool sp_visit_huge(struct sp_batch *batch, struct vm_area_struct *vma,
 			  unsigned long start, pmd_t *pmd, pmd_t huge,
 			  struct folio *folio)
 {
-	bool worth = sp_huge_worth_splitting(batch->space, start);
+	/* Whether others have its equals must not show. */
+	bool all = sp_timing_safe(batch->space);
+	bool worth = all || sp_huge_worth_splitting(batch->space, start);
 
 	if ((batch->by_dirty && pmd_dirty(huge)) || (worth && pmd_young(huge)))
 		huge = sp_clean_huge(batch, vma, start, pmd, huge, folio);
@@ -384,8 +398,9 @@ static bool sp_visit_huge(struct sp_batch *batch, struct vm_area_struct *vma,
 		sp_account(batch, PMD_SIZE / PAGE_SIZE, 0);
 		return true;
 	}
-	sp_huge_open(batch->space, start, worth && !pmd_young(huge));
-	return false;
+	worth &= !pmd_young(huge);
+	sp_huge_open(batch->space, start, worth);
+	return all && !worth;
 }
 
 /* The part of an unchanged huge page that lies in one block. */
@@ -459,7 +474,7 @@ static bool sp_collect_pmd(struct vm_area_struct *vma, pmd_t *pmd,
 		pmd_t entry = pmdp_get_lockless(pmd);
 		unsigned long stopped = 0;
 
-		if (sp_mm_exiting(vma->vm_mm) || sp_batch_full(batch))
+		if (sp_mm_exiting(vma->vm_mm) || sp_batch_full(batch) || sp_batch_takes_long(batch))
 			return true;
 		cond_resched();
 		if (!pmd_present(entry)) {
@@ -475,7 +490,7 @@ static bool sp_collect_pmd(struct vm_area_struct *vma, pmd_t *pmd,
 		addr = stopped;
 		if (addr < end && !sp_batch_full(batch) &&
 		    !sp_block_find(batch->space, addr) &&
-		    !sp_block_new(batch->space, addr, pmd_leaf(entry)))
+		    !sp_block_new(batch->space, addr, pmd_leaf(entry) && !sp_timing_safe(batch->space)))
 			addr = min(end, (addr & SP_BLOCK_MASK) + SP_BLOCK_SIZE);
 	}
 	batch->at = max(batch->at, addr);
@@ -498,11 +513,12 @@ bool sp_collect_vma(struct sp_batch *batch, struct vm_area_struct *vma,
 }
 
 /*
- * Take signatures and drop the references: a huge page can only be split
- * without. A merged page keeps its own, and thereby its stable node.
+ * For all pages of a batch; @special: there may be some that are merged alone.
+ * What most batches need is compiled apart.
  */
-void sp_take_signatures(struct sp_batch *batch)
+static __always_inline void sp_sign_all(struct sp_batch *batch, const bool special)
 {
+	bool alone = special && sp_timing_safe(batch->space);
 	struct sp_found *found = batch->found;
 	unsigned int i;
 
@@ -513,9 +529,30 @@ void sp_take_signatures(struct sp_batch *batch)
 			continue;
 		found->nid = sp_page_nid(page_to_pfn(found->page));
 		found->sample = sp_sample(found->page);
-		found->crowded = sp_crowded(found->sample);
-		if (found->crowded)
+		found->special = sp_crowded(found->sample) ? SP_CROWDED : 0;
+		if (found->special)
 			found->full = sp_full_signature(found->page);
+		if (alone)
+			found->special |= SP_ALONE;
+		else if (special && sp_is_common(found->page, found->sample))
+			found->special |= SP_COMMON | SP_ALONE;
 		folio_put(page_folio(found->page));	/* put_page() of 7.3 asks what else it may be */
 	}
+}
+
+static noinline void sp_sign_special(struct sp_batch *batch)
+{
+	sp_sign_all(batch, true);
+}
+
+/*
+ * Take signatures and drop the references: a huge page can only be split
+ * without. A merged page keeps its own, and thereby its stable node.
+ */
+void sp_take_signatures(struct sp_batch *batch)
+{
+	if (unlikely(sp_contents || sp_timing_safe(batch->space)))
+		sp_sign_special(batch);
+	else
+		sp_sign_all(batch, false);
 }

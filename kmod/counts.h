@@ -21,6 +21,7 @@ struct sp_counts {
 	unsigned long sample_collisions;
 	unsigned long huge_seen, huge_left;	/* in this pass, so far */
 	unsigned long huge_split;
+	unsigned long kept;		/* see timing.c */
 	unsigned long lock_waits;	/* of scanners for one another */
 };
 

@@ -26,7 +26,9 @@
 #include <linux/xarray.h>
 
 #include "samepage.h"
+#include "contents.h"
 #include "control.h"
+#include "explicit.h"
 
 #define SP_DOMAINS_ASKED 1024
 
@@ -34,6 +36,7 @@ const char *const sp_domain_by_names[SP_NR_BY] = {
 	[SP_BY_NONE] = "none",
 	[SP_BY_USER] = "user",
 	[SP_BY_CGROUP] = "cgroup",
+	[SP_BY_EXPLICIT] = "explicit",
 };
 
 static DEFINE_SPINLOCK(sp_domain_lock);
@@ -45,6 +48,8 @@ static unsigned int sp_level;
 
 /* Where there is one domain for all, it has no name and no number. */
 static struct sp_domain sp_domain_of_all = { .refs = REFCOUNT_INIT(1) };
+/* No space is in it, only nodes are. */
+static struct sp_domain sp_everybody = { .refs = REFCOUNT_INIT(1), .id = SP_EVERYBODY };
 
 enum sp_domain_by sp_domain_policy(void)
 {
@@ -57,26 +62,35 @@ unsigned int sp_domain_level(void)
 	return READ_ONCE(sp_level);
 }
 
-static u64 sp_cgroup_of(struct task_struct *task)
+/* The cgroup that counts. Needs RCU. */
+u64 sp_domain_cgroup(struct task_struct *task)
 {
 	struct cgroup_subsys_state *css = task_css(task, memory_cgrp_id);
 	struct cgroup *cgroup = css ? css->cgroup : task_dfl_cgroup(task);
+	unsigned int level = sp_domain_level();
 
-	if (sp_level && cgroup->level > sp_level)
-		cgroup = cgroup_ancestor(cgroup, sp_level);
+	if (level && cgroup->level > level)
+		cgroup = cgroup_ancestor(cgroup, level);
 	return cgroup_id(cgroup);
 }
 
+struct sp_belonging {
+	struct sp_domain_name domain;
+	struct sp_tenant_name tenant;
+	struct sp_share share;
+};
+
 /* Whose is the address space? False when nobody's: its process is just ending. */
-static bool sp_name(struct mm_struct *mm, struct sp_domain_name *name)
+static bool sp_name(struct sp_space *space, struct sp_belonging *to)
 {
+	struct sp_domain_name *name = &to->domain;
 	struct task_struct *owner;
 	const struct cred *cred;
 
 	*name = (struct sp_domain_name) { .by = sp_by };
 	rcu_read_lock();
-	owner = rcu_dereference(mm->owner);
-	if (owner && sp_by == SP_BY_USER) {
+	owner = rcu_dereference(space->mm->owner);
+	if (owner && (sp_by == SP_BY_USER || sp_by == SP_BY_EXPLICIT)) {
 		/*
 		 * Whoever may act as a user may look at that user's memory: what counts is
 		 * the effective one. The number says who, in any namespace; which of them
@@ -85,8 +99,15 @@ static bool sp_name(struct mm_struct *mm, struct sp_domain_name *name)
 		cred = __task_cred(owner);
 		name->who = __kuid_val(cred->euid);
 		name->within = cred->user_ns;
+		if (sp_by == SP_BY_EXPLICIT)
+			sp_explicit_name(space, owner, name);
 	} else if (owner && sp_by == SP_BY_CGROUP) {
-		name->who = sp_cgroup_of(owner);
+		name->who = sp_domain_cgroup(owner);
+	}
+	if (owner) {
+		sp_tenant_of(owner, &to->tenant, &to->share);
+		/* What is timing-safe is merged with nothing that is not: it is another domain. */
+		name->timing_safe = to->share.timing_safe && !sp_all_timing_safe();
 	}
 	rcu_read_unlock();
 	return owner;
@@ -95,7 +116,8 @@ static bool sp_name(struct mm_struct *mm, struct sp_domain_name *name)
 static bool sp_is_named(const struct sp_domain *domain, const struct sp_domain_name *name)
 {
 	return domain->name.by == name->by && domain->name.who == name->who &&
-	       domain->name.within == name->within;
+	       domain->name.within == name->within && domain->name.chosen == name->chosen &&
+	       domain->name.timing_safe == name->timing_safe;
 }
 
 /* The domain of this name with a reference, or NULL. Needs sp_domain_lock. */
@@ -123,13 +145,15 @@ static void sp_domain_put(struct sp_domain *domain)
 static struct sp_domain *sp_new_domain(const struct sp_domain_name *name)
 {
 	struct sp_domain *domain = kzalloc(sizeof(*domain), GFP_KERNEL | __GFP_NOWARN);
-	u32 id;
+	/* Anybody may choose, and so use up numbers: some are left for who does not. */
+	bool anybody = name->by == SP_BY_EXPLICIT && name->who != SP_ADMINISTRATOR;
+	u32 id, last = anybody ? U16_MAX / 2 : SP_EVERYBODY - 1;
 
 	if (!domain)
 		return NULL;
 	domain->name = *name;
 	refcount_set(&domain->refs, 1);
-	if (xa_alloc(&sp_domains, &id, domain, XA_LIMIT(1, U16_MAX), GFP_KERNEL | __GFP_NOWARN)) {
+	if (xa_alloc(&sp_domains, &id, domain, XA_LIMIT(1, last), GFP_KERNEL | __GFP_NOWARN)) {
 		kfree(domain);
 		return NULL;
 	}
@@ -165,6 +189,8 @@ static struct sp_domain *sp_get_domain(const struct sp_domain_name *name)
 /* The domain of a key that somebody holds. */
 static struct sp_domain *sp_domain_of(u16 id)
 {
+	if (id == SP_EVERYBODY)
+		return &sp_everybody;
 	return id ? xa_load(&sp_domains, id) : &sp_domain_of_all;
 }
 
@@ -203,6 +229,7 @@ static void sp_domain_enter(struct sp_space *space, struct sp_domain *domain)
 	atomic_long_inc(&domain->spaces);
 	space->home = domain;
 	space->domain = domain->id;
+	space->timing_safe = domain->name.timing_safe;
 	sp_records_unlock(space);
 }
 
@@ -214,31 +241,53 @@ static int sp_unmerge_space(struct sp_space *space)
 	sp_records_lock(space);
 	mmap_read_lock(space->mm);
 	err = sp_unmerge_mm(space->mm);
-	if (!err)
+	if (!err) {
 		sp_forget_range(space, 0, ULONG_MAX);
+		space->resume = 0;
+	}
 	mmap_read_unlock(space->mm);
 	sp_records_unlock(space);
 	return err;
 }
 
+/* Its cgroup takes no part: nothing of it is merged any more. */
+static void sp_exclude(struct sp_space *space)
+{
+	if (space->excluded || sp_unmerge_space(space))
+		return;
+	sp_records_lock(space);
+	sp_domain_leave(space);
+	space->excluded = true;
+	sp_records_unlock(space);
+}
+
 /*
- * See to it that the space, which is in hand, is in the domain where it belongs. False
- * when it could not be: nothing may be merged in it.
+ * See to it that the space, which is in hand, is where it belongs: with its tenant, and in
+ * its domain. False when it is in none: nothing may be merged in it.
  */
 bool sp_domain_settle(struct sp_space *space)
 {
 	struct sp_domain *domain = &sp_domain_of_all;
-	struct sp_domain_name name;
+	struct sp_belonging to;
 
 	/* One that is exiting is only to be dropped. */
-	if (!sp_name(space->mm, &name))
+	if (!sp_name(space, &to))
 		return space->home || sp_mm_exiting(space->mm);
-	if (likely(space->home && sp_is_named(space->home, &name)))
+	/* Without memory for another tenant it goes on with the one that it has. */
+	sp_registry_set_tenant(space, &to.tenant, &to.share);
+	if (unlikely(to.share.excluded)) {
+		sp_exclude(space);
+		return sp_mm_exiting(space->mm);
+	}
+	space->excluded = false;
+	if (unlikely(space->contents_epoch != sp_contents_epoch) && sp_contents_leave(space))
+		return false;
+	if (likely(space->home && sp_is_named(space->home, &to.domain)))
 		return true;
-	if (name.by == SP_BY_NONE)
+	if (to.domain.by == SP_BY_NONE && !to.domain.timing_safe)
 		refcount_inc(&domain->refs);
 	else
-		domain = sp_get_domain(&name);
+		domain = sp_get_domain(&to.domain);
 	if (!domain)
 		return sp_mm_exiting(space->mm);
 	if (space->home && sp_unmerge_space(space)) {
@@ -267,7 +316,7 @@ int sp_domain_set(enum sp_domain_by by, unsigned int level)
 	sp_scan_reset();
 	sp_registry_begin();
 	while ((space = sp_registry_take())) {
-		if (!sp_domain_settle(space) && !sp_mm_exiting(space->mm))
+		if (!sp_domain_settle(space) && !space->excluded && !sp_mm_exiting(space->mm))
 			err = signal_pending(current) ? -ERESTARTSYS : -ENOMEM;
 		sp_registry_done(space, SP_KEEP);
 		cond_resched();
@@ -296,6 +345,11 @@ bool sp_any_domain(bool (*is_it)(u16 id, void *arg), void *arg)
 	return found;
 }
 
+static const char *sp_domain_kind(const struct sp_domain *domain)
+{
+	return domain->id == SP_EVERYBODY ? "everybody" : sp_domain_by_names[domain->name.by];
+}
+
 static void sp_show_domain(struct seq_file *file, const struct sp_domain *domain)
 {
 	long shared = atomic_long_read(&domain->shared);
@@ -305,10 +359,13 @@ static void sp_show_domain(struct seq_file *file, const struct sp_domain *domain
 		    domain->sum_sharers * sizeof(struct sp_item) + shared * sizeof(struct sp_stable);
 	long profit = (sharing + domain->sum_zero) * (long)PAGE_SIZE - kept;
 
-	seq_printf(file, "%u %s %llu %ld %ld %ld %ld %lld %ld %ld\n", domain->id,
-		   sp_domain_by_names[domain->name.by], domain->name.who, atomic_long_read(&domain->spaces),
+	seq_printf(file, "%u %s %lld %ld %ld %ld %ld %lld %ld %ld %llu %d\n", domain->id,
+		   sp_domain_kind(domain), (s64)domain->name.who,
+		   atomic_long_read(&domain->spaces),
 		   shared, sharing, domain->sum_zero, atomic64_read(&domain->scan_ns),
-		   atomic_long_read(&domain->copies), profit);
+		   atomic_long_read(&domain->copies), profit, domain->name.chosen,
+		   domain->id != SP_EVERYBODY &&
+		   (sp_all_timing_safe() || domain->name.timing_safe));
 }
 
 static void sp_forget_sums(struct sp_domain *domain)
@@ -318,22 +375,47 @@ static void sp_forget_sums(struct sp_domain *domain)
 	domain->sum_blocks = 0;
 }
 
+/* Who shares a content that is for all was taken for a sharer of the own domain's. */
+static void sp_sum_everybody(void)
+{
+	struct sp_stripe *stripe;
+	struct sp_stable *stable;
+	struct sp_item *item;
+
+	sp_for_each_stripe(stripe) {
+		sp_for_each_stable(stable, stripe) {
+			if (stable->key.domain != SP_EVERYBODY)
+				continue;
+			sp_for_each_sharer(item, stable) {
+				sp_sharer_block(item->page)->owner->home->sum_sharers--;
+				sp_everybody.sum_sharers++;
+			}
+			cond_resched();
+		}
+	}
+}
+
 /* A line for each domain. */
 void sp_domains_show(struct seq_file *file)
 {
 	struct sp_domain *domain;
 
-	seq_puts(file, "id by who processes shared sharing zero scan_ns copies profit\n");
+	seq_puts(file, "id by who processes shared sharing zero scan_ns copies profit name timing_safe\n");
 	/* Exact: nothing is merged meanwhile. */
 	sp_scan_lock_all();
 	spin_lock(&sp_domain_lock);
 	list_for_each_entry(domain, &sp_domain_list, list)
 		sp_forget_sums(domain);
 	sp_forget_sums(&sp_domain_of_all);
+	sp_forget_sums(&sp_everybody);
 	spin_unlock(&sp_domain_lock);
 	sp_registry_sum_up();
+	if (atomic_long_read(&sp_everybody.shared))
+		sp_sum_everybody();
 	if (atomic_long_read(&sp_domain_of_all.spaces) || sp_by == SP_BY_NONE)
 		sp_show_domain(file, &sp_domain_of_all);
+	if (sp_contents || sp_everybody.sum_sharers)
+		sp_show_domain(file, &sp_everybody);
 	spin_lock(&sp_domain_lock);
 	list_for_each_entry(domain, &sp_domain_list, list)
 		sp_show_domain(file, domain);

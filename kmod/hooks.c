@@ -28,13 +28,24 @@ static bool sp_vma_compatible(struct vm_area_struct *vma)
 	return sp_flags_compatible(vma->vm_flags) && !vma_is_dax(vma);
 }
 
+/*
+ * Of an mm that is just being set up, by fork: the one that it is a copy of. That of exec,
+ * which is another program's, belongs to the current task already.
+ */
+static struct mm_struct *sp_forked_from(struct mm_struct *mm)
+{
+	bool fork = current->mm != mm && rcu_access_pointer(mm->owner) != current;
+
+	return fork ? current->mm : NULL;
+}
+
 int sp_hook_enter(struct mm_struct *mm)
 {
 	int err;
 
 	if (READ_ONCE(sp_passthrough))
 		return sp_original_enter(mm);
-	err = sp_enter(mm);
+	err = sp_enter(mm, sp_forked_from(mm));
 	if (!err && sp_inherits_merge_any(mm))
 		mm_flags_set(MMF_VM_MERGE_ANY, mm);
 	return err;

@@ -38,6 +38,12 @@ void sp_scan_lock_all(void)
 	}
 }
 
+/* For who has taken sp_scan_lock without waiting: look at no stable node. */
+bool sp_scan_is_offlining(void)
+{
+	return sp_offlining;
+}
+
 static void sp_set_offlining(bool offlining)
 {
 	down_write(&sp_scan_lock);
@@ -55,6 +61,7 @@ static int sp_memory_event(struct notifier_block *self, unsigned long action,
 	if (action == MEM_GOING_OFFLINE) {
 		sp_set_offlining(true);
 		sp_reserve_drop();	/* some of it may be there */
+		sp_frames_drop();
 	}
 	if (action == MEM_OFFLINE)
 		sp_stable_forget_pfns(memory->start_pfn,

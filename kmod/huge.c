@@ -78,6 +78,8 @@ void sp_huge_changed(struct sp_space *space, unsigned long start)
 /* A pass is done with the huge page at @start, which is one yet. */
 void sp_huge_count(struct sp_space *space, unsigned long start)
 {
+	if (!space->tenant->due)
+		return;	/* others' pass is long: this is not the first look in it */
 	sp_count(huge_seen);
 	if (sp_huge_twins(space, start))
 		sp_count(huge_left);

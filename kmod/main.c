@@ -10,7 +10,9 @@
 #include <linux/module.h>
 
 #include "check.h"
+#include "contents.h"
 #include "control.h"
+#include "explicit.h"
 
 static void sp_caches_destroy(void)
 {
@@ -19,6 +21,9 @@ static void sp_caches_destroy(void)
 	sp_records_destroy();
 	sp_registry_destroy();
 	sp_domains_destroy();
+	sp_explicit_destroy();
+	sp_shares_destroy();
+	sp_contents_destroy();
 }
 
 static int __init sp_caches_init(void)
@@ -50,15 +55,20 @@ static int __init sp_init(void)
 	err = sp_reserve_init();
 	if (err)
 		goto hotplug;
-	err = sp_device_init();
+	err = sp_timing_init();
 	if (err)
 		goto reserve;
+	err = sp_device_init();
+	if (err)
+		goto timing;
 	err = sp_takeover();
 	if (!err) {
 		sp_check_init();
 		return 0;
 	}
 	sp_device_exit();
+timing:
+	sp_timing_exit();
 reserve:
 	sp_reserve_exit();
 hotplug:
@@ -77,6 +87,7 @@ static void __exit sp_exit_module(void)
 {
 	sp_check_exit();
 	sp_device_exit();
+	sp_timing_exit();
 	sp_reserve_exit();
 	sp_hotplug_exit();
 	sp_scan_stop();

@@ -14,6 +14,7 @@
  * line: what they do come to fits the registers then.
  */
 #include "batch.h"
+#include "contents.h"
 
 /* What a page of @space with this key is tried under. Out of line: one scanner alone takes no lock. */
 static noinline void sp_trial_lock_shared(struct sp_space *space, u32 signature)
@@ -22,7 +23,7 @@ static noinline void sp_trial_lock_shared(struct sp_space *space, u32 signature)
 
 	sp_count_wait(mutex_is_locked(&stripe->merging));
 	mutex_lock(&stripe->merging);
-	sp_records_lock_beside(space, stripe);
+	sp_records_lock(space);
 }
 
 static noinline void sp_trial_unlock_shared(struct sp_space *space, u32 signature)
@@ -43,15 +44,28 @@ static inline void sp_trial_unlock(struct sp_space *space, u32 signature)
 		sp_trial_unlock_shared(space, signature);
 }
 
-/* What is known of the content of a page that was read. */
-static struct sp_key sp_found_key(const struct sp_found *found)
+static noinline void sp_special_key(const struct sp_found *found, struct sp_key *key)
 {
-	return (struct sp_key) {
-		.signature = found->crowded ? found->full : found->sample,
+	if (found->special & SP_CROWDED) {
+		key->signature = found->full;
+		key->full = true;
+	}
+	if (found->special & SP_COMMON)
+		key->domain = SP_EVERYBODY;
+}
+
+/* What is known of the content of a page that was read. */
+static inline struct sp_key sp_found_key(const struct sp_found *found)
+{
+	struct sp_key key = {
+		.signature = found->sample,
 		.domain = found->block->owner->domain,
 		.nid = found->nid,
-		.full = found->crowded,
 	};
+
+	if (unlikely(found->special))
+		sp_special_key(found, &key);
+	return key;
 }
 
 /* As sp_try_stable(), from the node @stable on, which is held. */
@@ -66,8 +80,14 @@ static noinline int sp_try_stable_from(struct sp_stable *stable, struct sp_block
 		return -ENOMEM;
 	}
 	while (stable) {
-		int err = sp_merge_into(stable, item);
+		int err;
 
+		if (stable->timing_safe != sp_timing_safe(block->owner)) {
+			/* A fork of before a change has it yet. */
+			stable = sp_stable_next(stable);
+			continue;
+		}
+		err = sp_find_frame(stable) ? sp_merge_into(stable, item) : -EBUSY;
 		if (err == -ESTALE) {
 			sp_stable_put(stable);
 			stable = sp_stable_find(sp_stripe_of(sp_brief(key)), key);
@@ -83,14 +103,17 @@ static noinline int sp_try_stable_from(struct sp_stable *stable, struct sp_block
 		}
 	}
 	sp_item_free(item);
-	if (unlike && !key->full)
+	if (unlike && !key->full) {
 		sp_note_crowded(key->signature);
+		return -EAGAIN;
+	}
 	return -ESRCH;
 }
 
 /*
  * Share a merged page of this content. 0 or an errno of sp_merge_into(), -ENOENT
- * excepted: -ESRCH when there is none; a content that only looked alike is noted.
+ * excepted: -ESRCH when there is none, -EAGAIN when there is one of another content
+ * that looks alike: the page is signed in full next time.
  */
 static int sp_try_stable(struct sp_block *block, unsigned int index,
 			 const struct sp_key *key, u32 signature)
@@ -142,14 +165,21 @@ static void sp_merge_page(const struct sp_found *found, const struct sp_key *key
 {
 	struct sp_block *block = found->block;
 
+	if (block->spared && found->special & SP_COMMON) {
+		/* Worth a split whoever else has it, which is nobody's to know. */
+		block->twinned |= sp_bit(found->index);
+		sp_slot_settle(block, found->index);
+		return;
+	}
 	if (block->spared) {
 		sp_note_part(found, key, signature);
 		return;
 	}
 	if (sp_try_stable(block, found->index, key, signature) != -ESRCH)
 		return;
-	/* What was found to be crowded just now is signed in full next time. */
-	if (key->full || !sp_crowded(found->sample))
+	if (unlikely(found->special & SP_ALONE))
+		sp_merge_alone(found, key);
+	else
 		sp_try_unstable(block, found->index, key, signature);
 }
 
@@ -163,19 +193,34 @@ static noinline bool sp_share_sampled(const struct sp_found *found)
 {
 	struct sp_key key = sp_found_key(found);
 	struct sp_block *block = found->block;
+	bool none = true;
 	u32 signature;
-	int err = -ESRCH;
+	int err;
 
 	key.signature = found->sample;
 	key.full = false;
 	signature = sp_brief(&key);
 	sp_trial_lock(block->owner, signature);
-	if (!block->spared)
+	if (!block->spared) {
 		err = sp_try_stable(block, found->index, &key, signature);
-	if (err == -ESRCH)
+		none = err == -ESRCH || err == -EAGAIN;
+	}
+	if (none)
 		sp_unsettle_equals(&key, block->owner);
 	sp_trial_unlock(block->owner, signature);
-	return err != -ESRCH;
+	return !none;
+}
+
+/* May the space have the merged page, which came to it by a fork or out of swap? */
+static bool sp_may_share(const struct sp_space *space, const struct sp_found *found)
+{
+	const struct sp_stable *stable = found->stable;
+
+	if (stable->timing_safe != sp_timing_safe(space))
+		return false;
+	if (stable->key.domain != SP_EVERYBODY)
+		return stable->key.domain == space->domain;
+	return sp_is_common(found->page, sp_sample(found->page));
 }
 
 /* A merged page of another domain, come by a fork before its process changed sides: it is shared no more. */
@@ -269,7 +314,7 @@ void sp_match_page(struct sp_batch *batch, struct sp_found *found)
 		sp_file_page(batch, found);
 		break;
 	case SP_TODO_ADOPT:
-		if (found->stable->key.domain == batch->space->domain)
+		if (sp_may_share(batch->space, found))
 			sp_adopt_sharer(found);
 		else
 			sp_refuse_sharer(found);

@@ -20,6 +20,7 @@
 #include <linux/swap.h>
 
 #include "samepage.h"
+#include "contents.h"
 
 /* A page-table entry taken out while its page is examined. */
 struct sp_frozen {
@@ -65,9 +66,9 @@ static void sp_thaw(struct sp_frozen *f)
 }
 
 /*
- * Take out the entry that maps @addr. Returns 0, or without a change: -ENOENT
- * (no small anonymous page there), -EEXIST (it maps @other already), -EBUSY
- * (locked or held by somebody).
+ * Take out the entry that maps @addr. Returns 0, or without a change: -ENOENT (no
+ * anonymous page there), -EFBIG (perhaps, but no small one), -EEXIST (it maps @other
+ * already), -EBUSY (locked or held by somebody).
  */
 static int sp_freeze(struct sp_frozen *f, struct vm_area_struct *vma,
 		     unsigned long addr, const struct page *other)
@@ -77,7 +78,7 @@ static int sp_freeze(struct sp_frozen *f, struct vm_area_struct *vma,
 	*f = (struct sp_frozen) { .vma = vma, .addr = addr };
 	f->ptep = sp_pte_lock(vma->vm_mm, addr, &f->ptl);
 	if (!f->ptep)
-		return -ENOENT;
+		return -EFBIG;
 	f->page = sp_anon_page(vma, addr, ptep_get(f->ptep));
 	if (!f->page)
 		goto unlock;
@@ -85,8 +86,11 @@ static int sp_freeze(struct sp_frozen *f, struct vm_area_struct *vma,
 	err = -EEXIST;
 	if (f->page == other)
 		goto unlock;
+	err = -EFBIG;
+	if (folio_test_large(f->folio))
+		goto unlock;
 	err = -ENOENT;
-	if (folio_test_large(f->folio) || folio_test_ksm(f->folio))
+	if (folio_test_ksm(f->folio))
 		goto unlock;
 	err = -EBUSY;
 	if (!folio_trylock(f->folio))
@@ -224,23 +228,28 @@ static struct page *sp_get_page(struct vm_area_struct *vma, unsigned long addr)
 
 /*
  * A huge page is split before one of its parts is merged, unless that part is
- * @other: -EEXIST. Best effort: where it fails, sp_freeze() finds a large folio.
+ * @other: -EEXIST. 0 if that was done, -ENOENT if not: it is large yet, or not there.
  */
 static int sp_split_large(struct vm_area_struct *vma, unsigned long addr,
 			  const struct page *other)
 {
 	struct page *page = sp_get_page(vma, addr);
+	int err = -ENOENT;
 
 	if (!page)
-		return 0;
-	if (page != other && PageCompound(page) && trylock_page(page)) {
-		if (!split_huge_page(page))
+		return err;
+	if (page == other) {
+		err = -EEXIST;
+	} else if (PageCompound(page) && trylock_page(page)) {
+		if (!split_huge_page(page)) {
 			sp_count(huge_split);
+			err = 0;
+		}
 		/* @page is locked still, with our reference, in a folio of its own. */
 		unlock_page(page);
 	}
 	put_page(page);
-	return page == other ? -EEXIST : 0;
+	return err;
 }
 
 /* The page at @addr, to be told from others, not to be followed; or NULL. */
@@ -295,8 +304,10 @@ int sp_merge_zero(struct mm_struct *mm, unsigned long addr, void *record)
 	mmap_read_lock(mm);
 	vma = sp_mergeable_vma(mm, addr);
 	if (vma) {
-		sp_split_large(vma, addr, NULL);
 		err = sp_replace(vma, addr, ZERO_PAGE(addr));
+		if (err == -EFBIG)
+			err = sp_split_large(vma, addr, NULL) ?:
+			      sp_replace(vma, addr, ZERO_PAGE(addr));
 		sp_trace_merge_one_page(page_to_pfn(ZERO_PAGE(addr)), record, mm, err);
 	}
 	mmap_read_unlock(mm);
@@ -314,29 +325,15 @@ static void sp_keep_from_discard(struct folio *kfolio)
 		folio_set_dirty(kfolio);
 }
 
-/*
- * Make the page of @item share @stable. 0, or: -ESTALE (the node is stale and
- * out of the tree), -ENOENT, -EBUSY, -EAGAIN as sp_replace(). The item is a sharer
- * before the folio lock is dropped, so the reverse map misses no mapping.
- */
-int sp_merge_into(struct sp_stable *stable, struct sp_item *item)
+/* sp_merge_into() for a small page, at @addr of @vma; else -EFBIG. */
+static int sp_share_at(struct vm_area_struct *vma, unsigned long addr, struct sp_stable *stable,
+		       struct sp_item *item)
 {
-	struct mm_struct *mm = sp_item_mm(item);
-	unsigned long addr = sp_item_address(item);
-	struct vm_area_struct *vma;
-	struct folio *kfolio;
-	int err = -ENOENT;
+	struct folio *kfolio = sp_stable_folio_lock(stable);
+	int err;
 
-	mmap_read_lock(mm);
-	vma = sp_mergeable_vma(mm, addr);
-	if (!vma)
-		goto unlock;
-	sp_split_large(vma, addr, NULL);
-	kfolio = sp_stable_folio_lock(stable);
-	if (!kfolio) {
-		err = -ESTALE;
-		goto unlock;
-	}
+	if (!kfolio)
+		return -ESTALE;
 	if (folio_test_hwpoison(kfolio))
 		err = -EBUSY;
 	else
@@ -348,12 +345,35 @@ int sp_merge_into(struct sp_stable *stable, struct sp_item *item)
 	if (!err)
 		sp_stable_attach(stable, item, vma->anon_vma,
 				 linear_page_index(vma, addr));
-	sp_trace_merge_with_ksm_page(&kfolio->page, folio_pfn(kfolio), item, mm, err);
+	if (err != -EFBIG)
+		sp_trace_merge_with_ksm_page(&kfolio->page, folio_pfn(kfolio), item, vma->vm_mm,
+					     err);
 	folio_unlock(kfolio);
 	folio_put(kfolio);
-unlock:
-	mmap_read_unlock(mm);
 	return err;
+}
+
+/*
+ * Make the page of @item share @stable. 0, or: -ESTALE (the node is stale and
+ * out of the tree), -ENOENT, -EBUSY, -EAGAIN as sp_replace(). The item is a sharer
+ * before the folio lock is dropped, so the reverse map misses no mapping.
+ */
+int sp_merge_into(struct sp_stable *stable, struct sp_item *item)
+{
+	struct sp_block *block = sp_sharer_block(item->page);
+	unsigned long addr = sp_slot_address(block, sp_page_index(item->page));
+	struct mm_struct *mm = block->owner->mm;
+	struct vm_area_struct *vma;
+	int err = -ENOENT;
+
+	mmap_read_lock(mm);
+	vma = sp_mergeable_vma(mm, addr);
+	if (vma)
+		err = sp_share_at(vma, addr, stable, item);
+	if (err == -EFBIG)
+		err = sp_split_large(vma, addr, NULL) ?: sp_share_at(vma, addr, stable, item);
+	mmap_read_unlock(mm);
+	return err == -EFBIG ? -ENOENT : err;
 }
 
 /* The frozen page becomes the folio of @stable, write-protected where it is. */
@@ -372,6 +392,7 @@ static void sp_convert(struct sp_frozen *f, struct sp_stable *stable,
 	folio_mark_accessed(f->folio);
 	/* Its entries will all be clean: only the folio says that it needs swap. */
 	folio_set_dirty(f->folio);
+	sp_keep(stable, f->folio);
 }
 
 /* Has the page of @item, a candidate, the content that it was filed with? */
@@ -391,31 +412,14 @@ static bool sp_is_as_filed(const struct sp_item *item, struct page *page)
 	return sp_brief(&key) == filed;
 }
 
-/*
- * Turn the page of @item into the merged page of @stable, a new node that is
- * not in the tree yet. It must not be @other, the page that it is to be merged
- * with (shared by fork: nothing to gain), but equal to it. 0, or -ENOENT,
- * -EEXIST, -EBUSY, -EAGAIN as sp_replace(), or when it has not the node's
- * signature -ESTALE, or -EDOM if it never had it, only the same brief key:
- * nothing is changed then.
- */
-int sp_make_stable(struct sp_stable *stable, struct sp_item *item,
-		   struct page *other)
+/* sp_make_stable() for a small page, at @addr of @vma; else -EFBIG. */
+static int sp_convert_at(struct vm_area_struct *vma, unsigned long addr, struct sp_stable *stable,
+			 struct sp_item *item, struct page *other)
 {
-	struct mm_struct *mm = sp_item_mm(item);
-	unsigned long addr = sp_item_address(item);
 	struct mmu_notifier_range range;
-	struct vm_area_struct *vma;
 	struct sp_frozen f;
-	int err = -ENOENT;
+	int err;
 
-	mmap_read_lock(mm);
-	vma = sp_mergeable_vma(mm, addr);
-	if (!vma)
-		goto unlock;
-	err = sp_split_large(vma, addr, other);
-	if (err)
-		goto unlock;
 	sp_notifiers_init(&range, vma, addr);
 	sp_notifiers_start(&range);
 	err = sp_freeze(&f, vma, addr, other);
@@ -423,9 +427,10 @@ int sp_make_stable(struct sp_stable *stable, struct sp_item *item,
 		goto end;
 	if (sp_page_nid(page_to_pfn(f.page)) != stable->key.nid ||
 	    (stable->key.full ? sp_full_signature(f.page) : sp_sample(f.page)) !=
-	    stable->key.signature)
+	    stable->key.signature ||
+	    (stable->key.domain == SP_EVERYBODY && !sp_is_common(f.page, sp_sample(f.page))))
 		err = sp_is_as_filed(item, f.page) ? -EDOM : -ESTALE;
-	else if (!sp_equal(f.page, other))
+	else if (other && !sp_equal(f.page, other))
 		err = -EAGAIN;
 	else if (!sp_share(&f))
 		err = -EBUSY;
@@ -434,9 +439,35 @@ int sp_make_stable(struct sp_stable *stable, struct sp_item *item,
 	sp_thaw(&f);
 end:
 	sp_notifiers_end(&range);
-	if (f.page)
-		sp_trace_merge_with_ksm_page(NULL, page_to_pfn(f.page), item, mm, err);
-unlock:
-	mmap_read_unlock(mm);
+	if (f.page && err != -EFBIG)
+		sp_trace_merge_with_ksm_page(NULL, page_to_pfn(f.page), item, vma->vm_mm, err);
 	return err;
+}
+
+/*
+ * Turn the page of @item into the merged page of @stable, a new node that is
+ * not in the tree yet. It must not be @other, the page that it is to be merged
+ * with (shared by fork: nothing to gain), but equal to it; NULL where there is
+ * none yet. 0, or -ENOENT, -EEXIST, -EBUSY, -EAGAIN as sp_replace(), or when it
+ * has not the node's signature -ESTALE, or -EDOM if it never had it, only the same
+ * brief key: nothing is changed then.
+ */
+int sp_make_stable(struct sp_stable *stable, struct sp_item *item,
+		   struct page *other)
+{
+	struct sp_block *block = sp_sharer_block(item->page);
+	unsigned long addr = sp_slot_address(block, sp_page_index(item->page));
+	struct mm_struct *mm = block->owner->mm;
+	struct vm_area_struct *vma;
+	int err = -ENOENT;
+
+	mmap_read_lock(mm);
+	vma = sp_mergeable_vma(mm, addr);
+	if (vma)
+		err = sp_convert_at(vma, addr, stable, item, other);
+	if (err == -EFBIG)
+		err = sp_split_large(vma, addr, other) ?:
+		      sp_convert_at(vma, addr, stable, item, other);
+	mmap_read_unlock(mm);
+	return err == -EFBIG ? -ENOENT : err;
 }

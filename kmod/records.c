@@ -128,11 +128,8 @@ void sp_item_free(struct sp_item *item)
 }
 
 /* The page is a sharer from now on, by way of @item. */
-void sp_slot_attach(struct sp_item *item)
+void sp_slot_attach(struct sp_block *block, unsigned int index, struct sp_item *item)
 {
-	struct sp_block *block = sp_sharer_block(item->page);
-	unsigned int index = sp_page_index(item->page);
-
 	sp_slot_changed(block, index);
 	block->sharers |= sp_bit(index);
 	block->slot[index].item = item;

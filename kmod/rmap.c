@@ -71,14 +71,12 @@ static enum sp_walk sp_walk_sharer(struct folio *folio, struct sp_item *item,
 }
 
 /* The sharers themselves first; what is left is looked for in their forks. */
-void sp_hook_rmap_walk(struct folio *folio, struct rmap_walk_control *rwc)
+static void sp_walk_sharers(struct folio *folio, struct sp_stable *stable,
+			    struct rmap_walk_control *rwc)
 {
-	struct sp_stable *stable = sp_folio_stable(folio);
 	struct sp_item *item;
 	int forks;
 
-	if (!stable)
-		return;
 	for (forks = 0; forks < 2; forks++) {
 		sp_for_each_sharer(item, stable) {
 			cond_resched();
@@ -86,6 +84,20 @@ void sp_hook_rmap_walk(struct folio *folio, struct rmap_walk_control *rwc)
 				return;
 		}
 	}
+}
+
+void sp_hook_rmap_walk(struct folio *folio, struct rmap_walk_control *rwc)
+{
+	struct sp_stable *stable = sp_folio_stable(folio);
+
+	if (!stable)
+		return;
+	sp_walk_sharers(folio, stable, rwc);
+	/* A walk that has an end is to leave no mapping. */
+	if (rwc->done)
+		sp_unkeep(stable, folio);
+	else
+		sp_keep(stable, folio);
 }
 
 /* The content of @folio moved to @newfolio; both are locked. */

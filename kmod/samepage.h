@@ -7,6 +7,7 @@
  * *sharer* of a stable node.
  *
  * Lock order, outermost first:
+ *   sp_contents_mutex who changes the contents for all
  *   sp_scan_lock      for writing: all that the module knows; for reading: a round
  *                     of one scanner, under the locks below
  *   sp_pass_mutex     the begin and the end of a pass
@@ -18,7 +19,8 @@
  *   folio lock        of a stable node's folio: its list of sharers, its pfn
  *   page-table lock
  *   sp_stripe.lock    (a spinlock) a part of both trees
- * sp_registry_lock (a spinlock) covers the list of registered mms and the cursor.
+ * sp_registry_lock (a spinlock) covers the list of registered mms, tenants, and choices
+ * of domains; for these, sp_scan_lock is tried within mmap_lock (explicit.c).
  */
 #ifndef SAMEPAGE_H
 #define SAMEPAGE_H
@@ -35,6 +37,8 @@
 #include "compat/compat.h"
 #include "domain.h"
 #include "stripes.h"
+#include "timing.h"
+#include "turns.h"
 
 /* A block keeps the slots of 64 neighbouring pages, so sets of them fit a u64. */
 #define SP_BLOCK_PAGES	64
@@ -65,12 +69,23 @@ struct sp_key {
 	bool full;		/* of the whole page, not of a sample */
 };
 
+/* The domain that somebody chose for an address space, see explicit.c. */
+struct sp_choice {
+	enum { SP_UNCHOSEN, SP_CHOSEN, SP_CHOSEN_BY_ADMIN } by;
+	u64 name;
+};
+
 /* One registered address space. */
 struct sp_space {
 	struct hlist_node hash;		/* sp_registry_lock */
 	struct list_head list;		/* sp_registry_lock */
-	bool in_hand;			/* of a scanner; sp_registry_lock */
+	bool in_hand;			/* of who walks; sp_registry_lock */
+	bool in_turn;			/* of a scanner; sp_registry_lock */
+	struct list_head turn;		/* of its tenant's; sp_registry_lock */
+	struct sp_tenant *tenant;	/* sp_registry_lock */
+	unsigned long resume;		/* all below is done in this pass; of who has it in hand */
 	refcount_t refs;		/* the list's, and who looks at a page of it */
+	struct sp_choice choice;	/* sp_registry_lock; to write: mmap_lock for writing, too */
 	struct mm_struct *mm;		/* pinned by mmgrab */
 	struct mutex records;		/* all below */
 	struct xarray blocks;		/* address >> SP_BLOCK_SHIFT */
@@ -78,8 +93,16 @@ struct sp_space {
 	unsigned long nr_seen;		/* of these, in this pass */
 	struct sp_domain *home;		/* NULL until a scanner first has it in hand */
 	u16 domain;			/* its number */
+	bool timing_safe;		/* its domain is, whatever the others are */
+	bool excluded;			/* nothing of it is merged; of who has it in hand */
+	u32 contents_epoch;		/* it shares nothing of an earlier one; of who has it in hand */
 	u8 pass;
 };
+
+static inline bool sp_timing_safe(const struct sp_space *space)
+{
+	return sp_all_timing_safe() || space->timing_safe;
+}
 
 union sp_slot {
 	struct {			/* candidate */
@@ -130,6 +153,7 @@ struct sp_stable {
 	u32 sharers;			/* the first one's number */
 	unsigned int nr_sharers;
 	unsigned int holds;		/* of who is just going to merge */
+	bool timing_safe, kept, in_place;	/* see timing.c */
 	struct list_head orphan;	/* without sharers, the folio lives yet */
 };
 
@@ -156,16 +180,6 @@ static inline void sp_records_lock(struct sp_space *space)
 	mutex_lock(&space->records);
 }
 
-/*
- * The same where there are other scanners, with `merging` of @stripe held, under which
- * a second one may be taken.
- */
-static inline void sp_records_lock_beside(struct sp_space *space, struct sp_stripe *stripe)
-{
-	sp_count_wait(mutex_is_locked(&space->records));
-	mutex_lock_nest_lock(&space->records, &stripe->merging);
-}
-
 static inline void sp_records_unlock(struct sp_space *space)
 {
 	if (sp_is_parallel())
@@ -181,11 +195,21 @@ void sp_registry_end(void);
 void sp_space_put(struct sp_space *space);
 bool sp_registry_empty(void);
 unsigned int sp_registry_count(void);
-bool sp_registry_exhausted(void);
+void sp_registry_begin_pass(void);
+struct sp_space *sp_registry_take_turn(void);
+void sp_registry_set_aside(struct sp_space *space, unsigned long addr);
+void sp_registry_charge(struct sp_space *space, u64 ns, unsigned int looked, unsigned int found);
+int sp_registry_set_tenant(struct sp_space *space, const struct sp_tenant_name *name,
+			   const struct sp_share *share);
+void sp_registry_forgive(void);
+unsigned int sp_registry_faults(void);
+void sp_registry_show_tenants(struct seq_file *file);
 bool sp_registered(struct mm_struct *mm);
 struct mm_struct **sp_registry_hold(unsigned int *nr);
 struct sp_space **sp_registry_recorded(unsigned int *nr);
-int sp_enter(struct mm_struct *mm);
+int sp_enter(struct mm_struct *mm, struct mm_struct *parent);
+int sp_registry_choose(struct mm_struct *mm, const struct sp_choice *choice, bool admin);
+struct sp_choice sp_registry_choice(struct sp_space *space);
 bool sp_exit(struct mm_struct *mm);
 void sp_registry_insert_ahead(bool ahead);
 void sp_registry_sum_up(void);
@@ -220,7 +244,7 @@ void sp_item_free(struct sp_item *item);
 void sp_slot_track(struct sp_block *block, unsigned int index);
 void sp_slot_changed(struct sp_block *block, unsigned int index);
 bool sp_slot_skip(struct sp_block *block, unsigned int index);
-void sp_slot_attach(struct sp_item *item);
+void sp_slot_attach(struct sp_block *block, unsigned int index, struct sp_item *item);
 void sp_slot_detach(struct sp_item *item);
 void sp_slot_unfile(struct sp_block *block, unsigned int index);
 void sp_slot_clear(struct sp_block *block, unsigned int index);
@@ -377,6 +401,9 @@ struct sp_stable *sp_stable_first(const struct sp_key *key);
 struct sp_stable *sp_stable_next(struct sp_stable *stable);
 void sp_stable_put(struct sp_stable *stable);
 struct sp_stable *sp_stable_after(struct sp_stripe *stripe, struct sp_stable *stable);
+#define sp_for_each_stable(stable, stripe)				\
+	for (stable = sp_stable_after(stripe, NULL); stable; stable = sp_stable_after(stripe, stable))
+struct folio *sp_stable_folio_get(struct sp_stable *stable);
 struct folio *sp_stable_folio_try(struct sp_stable *stable);
 struct folio *sp_stable_folio_lock(struct sp_stable *stable);
 void sp_stable_attach(struct sp_stable *stable, struct sp_item *item,
@@ -422,7 +449,7 @@ struct page *sp_hold_page(struct mm_struct *mm, unsigned long addr,
 /* unmerge.c */
 int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
 		     unsigned long end, bool process_asks);
-void sp_break_cow(struct mm_struct *mm, unsigned long addr);
+int sp_break_cow(struct mm_struct *mm, unsigned long addr);
 int sp_unmerge_mm(struct mm_struct *mm);
 int sp_unmerge_registered(void);
 void sp_unmerge_ignore_signals(bool ignore);
@@ -440,6 +467,7 @@ u64 sp_scan_cpu_ns(void);
 int sp_scan_set_threads(unsigned int threads);
 long sp_scan_threads(void);
 void sp_scan_enable(bool enable);
+bool sp_scan_enabled(void);
 int sp_scan_start(void);
 void sp_scan_stop(void);
 
@@ -493,6 +521,7 @@ void sp_hook_collect_procs(sp_collect_const struct folio *folio,
 /* hotplug.c */
 void sp_scan_lock_shared(void);
 void sp_scan_lock_all(void);
+bool sp_scan_is_offlining(void);
 int sp_hotplug_init(void);
 void sp_hotplug_exit(void);
 

@@ -9,9 +9,10 @@
  * finds under the page-table lock.
  *
  * Several threads may scan. Each has one address space at a time in hand, to its
- * end, and works on it in rounds, under sp_scan_lock for reading; pages_to_scan is
- * for all of them together. A pass begins and ends under sp_pass_mutex, when none
- * has a space in hand: the one that comes to the end last ends it.
+ * end or, where others wait, for a turn (turns.c), and works on it in rounds, under
+ * sp_scan_lock for reading; pages_to_scan is for all of them together. A pass begins and
+ * ends under sp_pass_mutex, when none has a space in hand: the one that comes to the end
+ * last ends it.
  */
 #include <linux/cpu.h>
 #include <linux/freezer.h>
@@ -38,6 +39,8 @@ struct sp_scanner {
 	struct sp_space *space;		/* in hand */
 	unsigned long addr;		/* all below is done */
 	u64 since;			/* local_clock(): time from then on is the space's */
+	u64 turn_ns;			/* what it had before, since it was taken in hand */
+	unsigned int looked, found;	/* pages that are not accounted for yet */
 	bool ended_pass;		/* in this round */
 	bool idle;			/* there was nothing to do */
 	struct sp_batch batch;
@@ -61,6 +64,7 @@ static struct {
 	bool refile;			/* what another candidate stood for is not settled */
 	unsigned long began;		/* jiffies */
 	unsigned long next;		/* another one may begin, in jiffies */
+	unsigned long drained;		/* per-CPU lists, in jiffies */
 } sp_pass;
 
 /* Any mergeable mapping left? Decides whether the mm stays registered. */
@@ -79,9 +83,16 @@ bool sp_has_mergeable(struct mm_struct *mm)
 static void sp_charge(struct sp_scanner *me)
 {
 	struct sp_domain *home = me->space->home;
+	/* Clocks of unlike CPUs may differ. */
+	u64 now = local_clock(), ns = max_t(s64, now - me->since, 0);
 
 	if (home)
-		atomic64_add(local_clock() - me->since, &home->scan_ns);
+		atomic64_add(ns, &home->scan_ns);
+	sp_registry_charge(me->space, ns, me->looked, me->found);
+	me->since = now;
+	me->turn_ns += ns;
+	me->looked = 0;
+	me->found = 0;
 }
 
 /* The scanner has nothing in hand any more. */
@@ -95,6 +106,23 @@ static void sp_hand_back(struct sp_scanner *me, enum sp_fate fate)
 	atomic_dec(&sp_pass.in_hand);
 }
 
+static bool sp_turn_is_over(const struct sp_scanner *me)
+{
+	return sp_turns_shared(me->space->tenant) &&
+	       me->turn_ns + local_clock() - me->since > SP_TURN_NS;
+}
+
+/* The scanner has nothing in hand: it is others' turn. */
+static void sp_set_aside(struct sp_scanner *me)
+{
+	struct sp_space *space = me->space;
+
+	sp_charge(me);
+	me->space = NULL;
+	sp_registry_set_aside(space, me->addr);
+	atomic_dec(&sp_pass.in_hand);
+}
+
 /* The scanner is at the end of its space, and holds its records and mmap_lock: is it needed any more? */
 static void sp_leave(struct sp_scanner *me)
 {
@@ -104,7 +132,7 @@ static void sp_leave(struct sp_scanner *me)
 
 	if (sp_mm_exiting(mm))
 		fate = SP_DROP_EXITED;
-	else if (!sp_has_mergeable(mm) && !sp_stays_registered(mm))
+	else if (!sp_has_mergeable(mm) && !sp_stays_registered(mm) && !sp_registry_choice(space).by)
 		/* Whoever registers it again waits for mmap_lock. */
 		fate = SP_DROP_IDLE;
 	if (fate == SP_KEEP) {
@@ -143,16 +171,23 @@ static bool sp_collect(struct sp_scanner *me, unsigned int budget)
 	batch->at = me->addr;
 	batch->budget = budget;
 	batch->count = 0;
-	batch->reexamine = sp_pass.reexamine;
-	batch->refile = sp_pass.refile;
+	batch->began = local_clock();
+	batch->steps = 0;
+	batch->reexamine = sp_pass.reexamine && me->space->tenant->due;
+	batch->refile = sp_pass.refile && me->space->tenant->due;
 	sp_records_lock(me->space);
 	mmap_read_lock(mm);
 	if (!sp_mm_exiting(mm)) {
 		for_each_vma(vmi, vma) {
 			unsigned long start = max(me->addr, vma->vm_start);
 
-			if (!sp_vma_merges(vma))
-				continue;
+			if (!sp_vma_merges(vma)) {
+				if (!sp_batch_takes_long(batch))
+					continue;
+				sp_forget_gap(me->space, batch->at, vma->vm_end);
+				batch->at = vma->vm_end;
+				break;
+			}
 			if (!sp_collect_vma(batch, vma, start) || sp_mm_exiting(mm))
 				break;
 		}
@@ -190,6 +225,7 @@ static void sp_begin_pass(void)
 	sp_trace_start_scan(sp_passes.full_scans, sp_counted(pages_tracked));
 	/* A page on a per-CPU list is held by it, and would not be merged. */
 	lru_add_drain_all();
+	sp_pass.drained = jiffies;
 	interval = msecs_to_jiffies(READ_ONCE(sp_tunables.chains_prune_millisecs));
 	if (time_after_eq(jiffies, pruned + interval)) {
 		pruned = jiffies;
@@ -201,7 +237,16 @@ static void sp_begin_pass(void)
 	}
 	sp_pass.reexamine = xchg(&sp_reexamine, false);
 	sp_pass.refile = xchg(&sp_refile, false);
-	sp_registry_begin();
+	sp_registry_begin_pass();
+}
+
+/* Where one tenant's pass is long, others do not wait for its end. */
+static void sp_drain_again(const struct sp_space *space)
+{
+	if (!sp_turns_shared(space->tenant) || time_before(jiffies, sp_pass.drained + HZ / 10))
+		return;
+	sp_pass.drained = jiffies;
+	lru_add_drain_all();
 }
 
 static void sp_end_pass(struct sp_scanner *me)
@@ -244,25 +289,44 @@ static bool sp_take_next(struct sp_scanner *me)
 	if (!sp_pass.under_way && sp_may_begin(me))
 		sp_begin_pass();
 	if (sp_pass.under_way && me->nr < sp_nr_scanning())
-		me->space = sp_registry_take();
-	me->addr = 0;
-	if (me->space)
+		me->space = sp_registry_take_turn();
+	if (me->space) {
 		atomic_inc(&sp_pass.in_hand);
-	else if (sp_pass.under_way && sp_registry_exhausted() && !atomic_read(&sp_pass.in_hand))
+		sp_drain_again(me->space);
+	} else if (sp_pass.under_way && sp_turns_over() && !atomic_read(&sp_pass.in_hand)) {
 		sp_end_pass(me);
+	}
 	me->idle = !me->space && (!me->ended_pass || time_before(jiffies, sp_pass.next));
 	mutex_unlock(&sp_pass_mutex);
 	return me->space;
 }
 
-/* The same, but for those that cannot be in the domain where they belong. */
-static bool sp_take_settled(struct sp_scanner *me)
+/* A turn begins with the space in hand; false if it cannot be in the domain where it belongs. */
+static bool sp_begin_turn(struct sp_scanner *me)
+{
+	me->since = local_clock();
+	me->turn_ns = 0;
+	me->looked = 0;
+	me->found = 0;
+	if (sp_domain_settle(me->space)) {
+		me->addr = me->space->resume;
+		return true;
+	}
+	sp_hand_back(me, SP_KEEP);
+	return false;
+}
+
+/* Take the next address space that can be where it belongs; others cost something of @left, too. */
+static bool sp_take_settled(struct sp_scanner *me, unsigned int *left)
 {
 	while (sp_take_next(me)) {
-		me->since = local_clock();
-		if (sp_domain_settle(me->space))
+		if (sp_begin_turn(me))
 			return true;
-		sp_hand_back(me, SP_KEEP);
+		if (*left)
+			--*left;
+		if (!*left || freezing(current))
+			return false;
+		cond_resched();
 	}
 	return false;
 }
@@ -291,6 +355,22 @@ void sp_scan_reset(void)
 	atomic_set(&sp_pass.in_hand, 0);
 }
 
+/* A turn goes on, for a batch. Returns what is left of @budget. */
+static unsigned int sp_scan_batch(struct sp_scanner *me, unsigned int budget)
+{
+	bool shared = sp_turns_shared(me->space->tenant);
+
+	if (sp_collect(me, budget)) {
+		me->looked += budget - me->batch.budget;
+		me->found += me->batch.count;
+		sp_process(&me->batch);
+	}
+	if (me->space && sp_turn_is_over(me))
+		sp_set_aside(me);
+	/* A tenant with nothing to look at may be back at once, and again. */
+	return me->batch.budget - (shared && me->batch.budget == budget);
+}
+
 /* A round. Returns how much of @budget it used. */
 static unsigned int sp_scan(struct sp_scanner *me, unsigned int budget)
 {
@@ -299,10 +379,8 @@ static unsigned int sp_scan(struct sp_scanner *me, unsigned int budget)
 	me->ended_pass = false;
 	me->idle = false;
 	me->since = local_clock();
-	while ((me->space || sp_take_settled(me)) && left && !freezing(current)) {
-		if (sp_collect(me, left))
-			sp_process(&me->batch);
-		left = me->batch.budget;
+	while ((me->space || sp_take_settled(me, &left)) && left && !freezing(current)) {
+		left = sp_scan_batch(me, left);
 		cond_resched();
 	}
 	if (me->space)
@@ -314,6 +392,23 @@ static bool sp_should_scan(const struct sp_scanner *me)
 {
 	return READ_ONCE(sp_enabled) && (READ_ONCE(sp_run) & SP_RUN_MERGE) &&
 	       (me->nr < sp_nr_scanning() || me->space) && !sp_registry_empty();
+}
+
+/*
+ * The last processes are gone, but not all that was kept of theirs: the scanner came by
+ * before their memory was unmapped.
+ */
+static bool sp_should_reap(const struct sp_scanner *me)
+{
+	return !me->nr && READ_ONCE(sp_enabled) && (READ_ONCE(sp_run) & SP_RUN_MERGE) &&
+	       sp_registry_empty() && sp_counted(kept);
+}
+
+static void sp_reap(void)
+{
+	mutex_lock(&sp_pass_mutex);
+	sp_stable_prune();
+	mutex_unlock(&sp_pass_mutex);
 }
 
 void sp_scan_wake(void)
@@ -343,8 +438,8 @@ static void sp_rest(struct sp_scanner *me)
 	if (sp_should_scan(me))
 		wait_event_freezable_timeout(sp_scan_nap, sp_retimed(before), ticks);
 	else
-		wait_event_freezable(sp_scan_work,
-				     sp_should_scan(me) || kthread_should_stop());
+		wait_event_freezable_timeout(sp_scan_work, sp_should_scan(me) || kthread_should_stop(),
+					     sp_should_reap(me) ? HZ : MAX_SCHEDULE_TIMEOUT);
 }
 
 /* What a round of one of the threads may look at, all others that have something to do taken into account. */
@@ -352,7 +447,7 @@ static unsigned int sp_budget(void)
 {
 	unsigned int sharing = min(sp_nr_scanning(), sp_registry_count());
 
-	if (sp_registry_exhausted())
+	if (!sp_turns_waiting())
 		sharing = min_t(unsigned int, sharing, atomic_read(&sp_pass.in_hand));
 	return DIV_ROUND_UP_ULL(READ_ONCE(sp_tunables.pages_to_scan), max(sharing, 1U));
 }
@@ -379,6 +474,8 @@ static int sp_scan_thread(void *arg)
 		sp_scan_lock_shared();
 		if (sp_should_scan(me))
 			sp_round(me);
+		else if (sp_should_reap(me))
+			sp_reap();
 		if (!me->nr)
 			sp_reserve_adjust();
 		up_read(&sp_scan_lock);
@@ -395,6 +492,12 @@ u64 sp_scan_cpu_ns(void)
 	for (i = 0; i < SP_MAX_SCANNERS && sp_scanners[i]; i++)
 		ns += READ_ONCE(sp_scanners[i]->task->se.sum_exec_runtime);
 	return ns;
+}
+
+/* Are all hooks in force? Needs sp_scan_lock. */
+bool sp_scan_enabled(void)
+{
+	return sp_enabled;
 }
 
 /* On return from disabling, no scanner is in the middle of anything. */
@@ -437,7 +540,7 @@ long sp_scan_threads(void)
 
 /*
  * So many threads share the work from now on. One that has an address space in hand
- * brings it to its end. 0 or an errno; -EINVAL: too many, or none.
+ * brings its turn to its end. 0 or an errno; -EINVAL: too many, or none.
  */
 int sp_scan_set_threads(unsigned int threads)
 {

@@ -89,19 +89,22 @@ void sp_stable_insert(struct sp_stable *stable)
 {
 	struct sp_stripe *stripe = sp_stable_stripe(&stable->key);
 	struct rb_node **link = &stripe->tree.rb_node, *parent = NULL;
+	bool equals = false;	/* those next to it are among those that one comes by */
 	unsigned int beside;
+	int order;
 
 	sp_stripe_lock(stripe);
 	while (*link) {
 		parent = *link;
 		/* Before its equals: the newest has room. */
-		link = sp_key_order(&stable->key, &node_stable(parent)->key) <= 0 ?
-			&parent->rb_left : &parent->rb_right;
+		order = sp_key_order(&stable->key, &node_stable(parent)->key);
+		equals |= !order;
+		link = order <= 0 ? &parent->rb_left : &parent->rb_right;
 	}
 	rb_link_node(&stable->node, parent, link);
 	rb_insert_color(&stable->node, &stripe->tree);
 
-	beside = sp_dups_beside(stable);
+	beside = equals ? sp_dups_beside(stable) : 0;
 	if (beside == 1)
 		stripe->chains++;
 	if (beside)
@@ -200,7 +203,7 @@ void sp_stable_put(struct sp_stable *stable)
 }
 
 /* The node's folio with a reference, or NULL when the node is stale. */
-static struct folio *sp_stable_folio_get(struct sp_stable *stable)
+struct folio *sp_stable_folio_get(struct sp_stable *stable)
 {
 	void *mapping = sp_folio_ksm_mapping(stable);
 	struct folio *folio;
@@ -344,15 +347,17 @@ struct sp_stable *sp_stable_next(struct sp_stable *stable)
 void sp_stable_attach(struct sp_stable *stable, struct sp_item *item,
 		      struct anon_vma *anon_vma, pgoff_t pgoff)
 {
-	long delta = pgoff - (sp_item_address(item) >> PAGE_SHIFT);
+	struct sp_block *block = sp_sharer_block(item->page);
+	unsigned int index = sp_page_index(item->page);
+	long delta = pgoff - (sp_slot_address(block, index) >> PAGE_SHIFT);
 	struct sp_stripe *stripe = sp_stable_stripe(&stable->key);
 
-	sp_slot_attach(item);
+	sp_slot_attach(block, index, item);
 	item->pgoff_delta = delta == (s32)delta ? delta : SP_PGOFF_ANY;
 	item->stable = stable;
 	item->anon_vma = anon_vma;
 	get_anon_vma(anon_vma);
-	sp_item_mm(item)->ksm_merging_pages++;
+	block->owner->mm->ksm_merging_pages++;
 	sp_stripe_lock(stripe);
 	sp_link_sharer(stable, item);
 	list_del_init(&stable->orphan);
@@ -383,6 +388,7 @@ void sp_stable_detach(struct sp_item *item)
 	forsaken = sp_forsaken(stable);
 	sp_stripe_unlock(stripe);
 	if (folio) {
+		sp_unkeep_unmapped(stable, folio);
 		folio_unlock(folio);
 		folio_put(folio);
 	}
@@ -404,6 +410,7 @@ void sp_stable_prune(void)
 			struct folio *folio = sp_stable_folio_lock(stable);
 
 			if (folio) {
+				sp_unkeep_unmapped(stable, folio);
 				folio_unlock(folio);
 				folio_put(folio);
 			}
@@ -420,6 +427,7 @@ static bool sp_stable_release(struct sp_stable *stable)
 
 	if (!folio)
 		return true;
+	sp_unkeep(stable, folio);
 	mapped = folio_mapped(folio);
 	if (!mapped) {
 		/* It may be in the swap cache: swapping it in makes a copy. */

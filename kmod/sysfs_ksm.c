@@ -182,7 +182,19 @@ static struct attribute *sp_ksm_attrs[] = {
 	NULL,
 };
 
+/*
+ * Counters are sums over all domains: where domains keep strangers apart, what is
+ * merged in one must not show in another.
+ */
+static umode_t sp_ksm_mode(struct kobject *kobj, struct attribute *attr, int nr)
+{
+	bool tunable = attr->mode & 0200;
+
+	return tunable || sp_domain_policy() == SP_BY_NONE ? attr->mode : 0400;
+}
+
 const struct attribute_group sp_ksm_group = {
 	.name = "ksm",
 	.attrs = sp_ksm_attrs,
+	.is_visible = sp_ksm_mode,
 };

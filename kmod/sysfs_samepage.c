@@ -5,6 +5,7 @@
 
 #include "samepage.h"
 #include "attrs.h"
+#include "contents.h"
 #include "control.h"
 
 /* What the module allocates about pages, in bytes. */
@@ -12,7 +13,8 @@ long sp_metadata_bytes(void)
 {
 	return sp_counted(blocks) * sizeof(struct sp_block) +
 	       sp_counted(items) * sizeof(struct sp_item) +
-	       sp_counted(stables) * sizeof(struct sp_stable) + sp_unstable_bytes();
+	       sp_counted(stables) * sizeof(struct sp_stable) + sp_unstable_bytes() +
+	       sp_frames_held() * PAGE_SIZE + sp_contents_bytes();
 }
 
 static ssize_t threads_store(struct kobject *kobj, struct kobj_attribute *attr,
@@ -41,7 +43,9 @@ SP_COUNTED(huge_split, 0400);
 SP_COUNTED(lock_waits, 0400);
 SP_NUMBER(huge_min_twins, &sp_tunables.huge_min_twins, sp_scan_reexamine);
 SP_COUNTED(pages_tracked, 0400);
+SP_COUNTED(kept, 0400);
 SP_COMPUTED(metadata_bytes, 0400, sp_metadata_bytes);
+SP_COMPUTED(common_contents, 0400, sp_contents_count);
 
 static struct attribute *sp_attrs[] = {
 	&sp_attr_merges.attr.attr,
@@ -56,7 +60,9 @@ static struct attribute *sp_attrs[] = {
 	&sp_attr_threads.attr.attr,
 	&sp_attr_lock_waits.attr.attr,
 	&sp_attr_pages_tracked.attr.attr,
+	&sp_attr_kept.attr.attr,
 	&sp_attr_metadata_bytes.attr.attr,
+	&sp_attr_common_contents.attr.attr,
 	NULL,
 };
 

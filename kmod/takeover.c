@@ -74,7 +74,7 @@ static void sp_adopt(struct mm_struct *mm)
 		sp_original_exit(mm);	/* clears both flags */
 		if (any)
 			mm_flags_set(MMF_VM_MERGE_ANY, mm);
-		if (sp_enter(mm))
+		if (sp_enter(mm, NULL))
 			pr_warn("no memory to register a process: it is not merged\n");
 	}
 	mmap_write_unlock(mm);

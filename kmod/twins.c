@@ -33,6 +33,16 @@ static void sp_item_settle(struct sp_item *item)
 		sp_item_free(item);
 }
 
+/* Let go of what sp_twin_lock() took. */
+static void sp_twin_unlock(const struct sp_twin *twin, struct sp_space *own)
+{
+	if (own == twin->space || !sp_is_parallel())
+		return;
+	mutex_unlock(&twin->space->records);
+	/* It may have been the second one that was taken; to lockdep it is the first again. */
+	lock_set_subclass(&own->records.dep_map, 0, _THIS_IP_);
+}
+
 /*
  * Take the records of a twin's space beside those of @own, and look the twin up:
  * its block, NULL (and nothing taken) when it is no candidate of that key any more.
@@ -41,32 +51,25 @@ static struct sp_block *sp_twin_lock(const struct sp_twin *twin, struct sp_space
 				     u32 signature)
 {
 	unsigned int index = sp_index(twin->addr);
-	struct sp_stripe *stripe = sp_stripe_of(signature);
 	struct sp_space *space = twin->space;
 	struct sp_block *block;
 
 	if (sp_is_parallel() && own < space) {
-		sp_records_lock_beside(space, stripe);
+		sp_count_wait(mutex_is_locked(&space->records));
+		mutex_lock_nested(&space->records, SINGLE_DEPTH_NESTING);
 	} else if (sp_is_parallel() && own > space && !mutex_trylock(&space->records)) {
 		sp_count_wait(true);
 		mutex_unlock(&own->records);
-		mutex_lock_nest_lock(&space->records, &stripe->merging);
-		mutex_lock_nest_lock(&own->records, &stripe->merging);
+		mutex_lock(&space->records);
+		mutex_lock_nested(&own->records, SINGLE_DEPTH_NESTING);
 	}
 	/* The space may have moved to another domain meanwhile. */
 	block = space->domain == own->domain ? sp_block_find(space, twin->addr) : NULL;
 	if (block && (block->candidates & sp_bit(index)) &&
 	    block->slot[index].signature == signature)
 		return block;
-	if (own != space)
-		sp_records_unlock(space);
+	sp_twin_unlock(twin, own);
 	return NULL;
-}
-
-static void sp_twin_unlock(const struct sp_twin *twin, struct sp_space *own)
-{
-	if (own != twin->space)
-		sp_records_unlock(twin->space);
 }
 
 static void sp_twins_put(const struct sp_twin *twins, unsigned int count)
@@ -246,7 +249,7 @@ void sp_note_part(const struct sp_found *found, const struct sp_key *key, u32 si
 	unsigned int i, count, parts = 0;
 	u64 own = sp_bit(found->index);
 
-	if (!found->crowded && sp_crowded(found->sample))
+	if (!(found->special & SP_CROWDED) && sp_crowded(found->sample))
 		return;		/* since it was read: next time */
 	count = sp_unstable_twins(signature, key->domain, twins, ARRAY_SIZE(twins),
 				  SP_PARTS_FILED);

@@ -217,16 +217,18 @@ int sp_unmerge_range(struct vm_area_struct *vma, unsigned long start,
 	return 0;
 }
 
-/* Undo the merge of one page. Needs sp_scan_lock. */
-void sp_break_cow(struct mm_struct *mm, unsigned long addr)
+/* Undo the merge of one page. Needs sp_scan_lock. 0, -ENOMEM or -ERESTARTSYS. */
+int sp_break_cow(struct mm_struct *mm, unsigned long addr)
 {
 	struct vm_area_struct *vma;
+	int err = 0;
 
 	mmap_read_lock(mm);
 	vma = sp_mergeable_vma(mm, addr);
 	if (vma)
-		sp_unmerge_range(vma, addr, addr + PAGE_SIZE, false);
+		err = sp_unmerge_range(vma, addr, addr + PAGE_SIZE, false);
 	mmap_read_unlock(mm);
+	return err;
 }
 
 /* Unmerge all of @mm. Needs mmap_lock for reading, and sp_scan_lock. */
@@ -258,6 +260,7 @@ int sp_unmerge_registered(void)
 	int err = 0;
 
 	sp_reserve_drop();
+	sp_unkeep_all();
 	sp_scan_reset();
 	sp_registry_begin();
 	while (!err && (space = sp_registry_take())) {
@@ -275,7 +278,9 @@ int sp_unmerge_registered(void)
 		cond_resched();
 	}
 	sp_registry_end();
-	if (!err)
+	if (err)
+		sp_keep_all();
+	else
 		sp_stable_release_all();
 	return err;
 }

@@ -67,8 +67,10 @@ static enum samepage_reason sp_why_not(const struct sp_why_walk *walk, unsigned 
 
 	if (folio_maybe_dma_pinned(page_folio(page)))
 		return SAMEPAGE_PINNED;
+	if (walk->space->excluded)
+		return SAMEPAGE_EXCLUDED;
 	if (!block || !(block->tracked & bit))
-		return SAMEPAGE_NOT_YET;
+		return sp_tenant_is_held(walk->space->tenant) ? SAMEPAGE_OVER_BUDGET : SAMEPAGE_NOT_YET;
 	if (dirty)
 		return SAMEPAGE_VOLATILE;
 	if (block->spared)
@@ -76,6 +78,16 @@ static enum samepage_reason sp_why_not(const struct sp_why_walk *walk, unsigned 
 	if (block->candidates & bit)
 		return sp_why_alone(walk, page);
 	return block->settled & bit ? SAMEPAGE_FORKED : SAMEPAGE_VOLATILE;
+}
+
+/* Of a merged page: some may have one sharer, which is not for everybody to know. */
+static enum samepage_reason sp_why_merged(const struct sp_why_walk *walk, struct folio *folio)
+{
+	const struct sp_stable *stable = sp_folio_stable(folio);
+	bool alone = stable && stable->nr_sharers == 1 &&
+		     (stable->timing_safe || stable->key.domain == SP_EVERYBODY);
+
+	return alone && walk->tell_others ? SAMEPAGE_UNIQUE : SAMEPAGE_MERGED;
 }
 
 static enum samepage_reason sp_why_entry(const struct sp_why_walk *walk,
@@ -91,7 +103,7 @@ static enum samepage_reason sp_why_entry(const struct sp_why_walk *walk,
 	if (!page || !PageAnon(page))
 		return SAMEPAGE_NOT_ANONYMOUS;
 	if (folio_test_ksm(page_folio(page)))
-		return SAMEPAGE_MERGED;
+		return sp_why_merged(walk, page_folio(page));
 	if (!walk->space || !sp_vma_merges(vma))
 		return SAMEPAGE_NOT_REGISTERED;
 	return sp_why_not(walk, addr, page,
@@ -179,8 +191,8 @@ static int sp_why_mm(struct sp_why_walk *walk, struct mm_struct *mm, unsigned lo
 	return 0;
 }
 
-/* The memory of the process, for whoever may look into it; an ERR_PTR. */
-static struct mm_struct *sp_mm_of(pid_t nr)
+/* The memory of the process, 0: the current one's, for whom ptrace() would let so far; an ERR_PTR. */
+struct mm_struct *sp_mm_of(pid_t nr, unsigned int mode)
 {
 	struct mm_struct *mm = ERR_PTR(-ESRCH);
 	struct task_struct *task;
@@ -192,7 +204,7 @@ static struct mm_struct *sp_mm_of(pid_t nr)
 	rcu_read_unlock();
 	if (!task)
 		return mm;
-	mm = mm_access(task, PTRACE_MODE_READ_FSCREDS);
+	mm = mm_access(task, mode);
 	put_task_struct(task);
 	return mm ?: ERR_PTR(-ESRCH);
 }
@@ -208,7 +220,7 @@ int sp_why(struct samepage_why *why)
 	if (why->reasons != SAMEPAGE_REASONS || why->pid < 0 || why->start > end ||
 	    end > TASK_SIZE_MAX || !PAGE_ALIGNED(why->start | end))
 		return -EINVAL;
-	mm = sp_mm_of(why->pid);
+	mm = sp_mm_of(why->pid, PTRACE_MODE_READ_FSCREDS);
 	if (IS_ERR(mm))
 		return PTR_ERR(mm);
 	memset(why->pages, 0, sizeof(why->pages));

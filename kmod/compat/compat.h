@@ -8,11 +8,13 @@
 
 #include <linux/ksm.h>
 #include <linux/memcontrol.h>
+#include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/huge_mm.h>
 #include <linux/mmu_notifier.h>
 #include <linux/pagewalk.h>
 #include <linux/rmap.h>
+#include <linux/shrinker.h>
 #include <linux/static_call.h>
 #include <linux/swap.h>
 #include <linux/sysfs.h>
@@ -42,6 +44,12 @@ struct task_struct *task_early_kill(struct task_struct *tsk, int force_early);
 void add_to_kill_ksm(struct task_struct *tsk, sp_collect_const struct page *page,
 		     struct vm_area_struct *vma, struct list_head *to_kill,
 		     unsigned long addr);
+
+#ifdef SP_HAVE_MIGRATE_FOLIO
+bool folio_isolate_lru(struct folio *folio);
+#else
+int folio_isolate_lru(struct folio *folio);
+#endif
 
 /* A small page for @addr; NULL without memory. */
 static inline struct folio *sp_vma_alloc_page(struct vm_area_struct *vma,
@@ -231,6 +239,14 @@ static inline void sp_flush_tlb(struct mm_struct *mm, unsigned long start,
 {
 	flush_tlb_mm_range(mm, start, end, PAGE_SHIFT, false);
 }
+
+/* migrate.c */
+bool sp_move_folio(struct folio *folio, struct page *(*get)(int nid));
+
+/* shrinker.c: asked when memory is short. */
+typedef unsigned long sp_shrink_function(struct shrinker *shrinker, struct shrink_control *control);
+int sp_shrinker_register(sp_shrink_function *count, sp_shrink_function *scan);
+void sp_shrinker_unregister(void);
 
 /* A folio's link to its stable node, kept in its mapping field. */
 static inline void *sp_folio_ksm_mapping(const void *stable)

@@ -53,7 +53,7 @@ int sp_hook_begin_new_exec(struct linux_binprm *bprm)
 		return err;
 	mmap_write_lock(mm);
 	/* Without memory, the program is not merged, but runs. */
-	if (!sp_enter(mm))
+	if (!sp_enter(mm, NULL))
 		mm_flags_set(MMF_VM_MERGE_ANY, mm);
 	mmap_write_unlock(mm);
 	return 0;

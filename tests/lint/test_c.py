@@ -23,7 +23,8 @@ def test_module_has_no_warning(config: Config) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["kmod", "images/bench", "images/guest", "images/nested", "images/plugin", "images/profile"]
+    "folder",
+    ["kmod", "images/attack", "images/bench", "images/guest", "images/nested", "images/plugin", "images/profile"],
 )
 def test_kernel_style(config: Config, folder: str) -> None:
     base = PACKAGE_PARENT / folder

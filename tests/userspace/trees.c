@@ -13,6 +13,7 @@
  *	D			print all pages and counts
  */
 #include "batch.h"
+#include "contents.h"
 
 #define SPACES 8
 #define PAGES 128
@@ -37,6 +38,33 @@ struct sp_tunables sp_tunables = { .max_page_sharing = 256, .merge_across_nodes 
 struct sp_passes sp_passes;
 struct sp_counts sp_counts;
 bool sp_parallel;
+
+/* Timing-safe merging is off. */
+bool sp_timing_on;
+
+void sp_unkeep(struct sp_stable *stable, struct folio *folio)
+{
+}
+
+void sp_unkeep_unmapped(struct sp_stable *stable, struct folio *folio)
+{
+}
+
+bool sp_find_frame(struct sp_stable *stable)
+{
+	return true;
+}
+
+/* And no contents are for all. */
+bool sp_is_common(struct page *page, u64 sample)
+{
+	abort();
+}
+
+void sp_merge_alone(const struct sp_found *found, const struct sp_key *key)
+{
+	abort();
+}
 
 static struct map *map_at(struct mm_struct *mm, unsigned long addr)
 {
@@ -143,12 +171,13 @@ int sp_make_stable(struct sp_stable *stable, struct sp_item *item, struct page *
 	return 0;
 }
 
-void sp_break_cow(struct mm_struct *mm, unsigned long addr)
+int sp_break_cow(struct mm_struct *mm, unsigned long addr)
 {
 	struct map *map = map_at(mm, addr);
 
 	if (map->folio && is_merged(map->folio))
 		map_copy(map, map->folio->page.words);
+	return 0;
 }
 
 void sp_space_put(struct sp_space *space)
@@ -213,7 +242,7 @@ static void visit(unsigned int s, unsigned int n)
 	} else {
 		found.todo = SP_TODO_SIGN;
 		found.sample = sp_sample(found.page);
-		found.crowded = sp_crowded(found.sample);
+		found.special = sp_crowded(found.sample) ? SP_CROWDED : 0;
 		found.full = sp_full_signature(found.page);
 	}
 	sp_match_page(&batch, &found);

@@ -78,6 +78,11 @@ static void spoil_number(bool undo)
 	block_of(page)->slot[sp_page_index(page)].item->page ^= 1;
 }
 
+static void spoil_tenant(bool undo)
+{
+	block_of(root()->sharers)->owner->tenant->nr_spaces += undo ? -1 : 1;
+}
+
 static const struct {
 	const char *name;
 	void (*spoil)(bool undo);
@@ -89,6 +94,7 @@ static const struct {
 	{ "colour", spoil_colour },
 	{ "sharers", spoil_sharers },
 	{ "set", spoil_set },
+	{ "tenant", spoil_tenant },
 	{ "number", spoil_number },
 };
 
