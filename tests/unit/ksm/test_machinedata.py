@@ -12,6 +12,7 @@ import pytest
 from harness.errors import SamepageError
 from harness.ksm import workload
 from harness.ksm.content import Digester, Kind, page_bytes
+from harness.ksm.machine import DIGEST_PAGES, Machine
 from harness.ksm.machinedata import MachineData, file_digest, fold, least_saved
 from harness.ksm.workload import Machines, Synthetic
 
@@ -90,3 +91,24 @@ def test_more_than_all_of_the_data_is_refused(tmp_path: Path) -> None:
     path.write_text('kind = "machines"\ndescription = "x"\ncount = 1\nmemory_mib = 128\nsame = 60\nzero = 50\n')
     with pytest.raises(SamepageError, match="100 percent"):
         workload.load(str(path))
+
+
+def test_a_large_machine_is_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of 881 MiB at once took longer than one waits for an answer, on a busy host."""
+    asked = []
+
+    def answer(question: str) -> int:
+        what, first, count, _ = question.split()
+        assert what == "digest"
+        asked.append((int(first), int(count)))
+        return 0
+
+    large = Machine.__new__(Machine)
+    monkeypatch.setattr(large, "_ask", answer)
+    monkeypatch.setattr(MachineData, "digest", lambda *_: 0)
+    shipped = workload.load("vms-most")
+    assert isinstance(shipped, Machines)
+    data = MachineData(shipped, 1, 0)
+    large.check_data(data, DIGESTER)
+    assert sum(count for _, count in asked) == data.pages > 200_000
+    assert max(count for _, count in asked) <= DIGEST_PAGES

@@ -18,7 +18,7 @@ ZERO = '[[content]]\nclass = "zero"\npages = 4\n'
 def test_every_shipped_workload_is_sound(name: str) -> None:
     loaded = workload.load(name)
     assert loaded.description
-    assert 0 < loaded.footprint_mib < (16384 if name == "vms-long" else 2048)
+    assert 0 < loaded.footprint_mib < ({"vms-long": 16384, "vms-most": 2 << 20}.get(name, 2048))
     if isinstance(loaded, Synthetic):
         assert len(plan(loaded, seed=1)) == loaded.processes
 
