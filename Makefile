@@ -6,7 +6,7 @@ SAMEPAGE := .venv/bin/samepage
 PYTEST   := .venv/bin/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run bench test test-debug soak matrix shell images lint format lock lock-python clean setup
+.PHONY: help run bench attack test test-debug soak matrix shell images lint format lock lock-python clean setup
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -16,6 +16,9 @@ run: setup ## The main job: merge a mixed workload and real programs, samepage a
 
 bench: setup ## What each merger costs, in instructions that repeat to the last digit
 	@$(SAMEPAGE) bench $(ARGS)
+
+attack: setup ## Attacks on merging: in-tree falls to them, domains and timing-safe mode do not
+	@$(SAMEPAGE) attack $(ARGS)
 
 test: images ## Lint, unit tests and guest tests; ARGS="-k name" for some of them
 	@$(PYTEST) tests/lint tests/unit tests/userspace tests/guest --junitxml=runs/junit.xml $(ARGS)

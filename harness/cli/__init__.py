@@ -13,8 +13,11 @@ from harness.errors import SamepageError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     # name: (module and attribute of the click command, one line of help)
+    "attack": ("harness.cli.attack:attack", "Attacks on merging: in-tree and each mode side by side."),
     "bench": ("harness.cli.bench:bench", "What each merger costs, in instructions that repeat to the last digit."),
+    "contents": ("harness.cli.contents:contents", "Say which contents all domains of this machine share."),
     "coverage": ("harness.cli.coverage:coverage", "Which lines of the module ran on a debug kernel."),
+    "domains": ("harness.cli.domains:domains", "Choose whose pages are merged with whose on this machine."),
     "image": ("harness.cli.image:image", "Build or verify the guest image."),
     "lint": ("harness.cli.lint:lint", "Compiler warnings, sparse and checkpatch over the module."),
     "lock": ("harness.cli.lock:lock", "Renew a lock file from the current Debian archive."),
@@ -26,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("harness.cli.run:run", "Run a workload in a guest and report."),
     "replay": ("harness.cli.replay:replay", "Play a script of random steps again, with every check."),
     "selftests": ("harness.cli.selftests:selftests", "The kernel's own tests of merging, with both mergers."),
+    "shares": ("harness.cli.shares:shares", "Say who has how much of the scanners' time on this machine."),
     "soak": ("harness.cli.soak:soak", "Random steps and writers for hours, everything checked."),
     "shell": ("harness.cli.shell:shell", "A console or an ssh session in a guest with the module loaded."),
     "why": ("harness.cli.why:why", "Why the pages of a process on this machine are not merged."),

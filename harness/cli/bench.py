@@ -88,7 +88,7 @@ def bench(
 
 
 def _jobs(cases: Sequence[Case], mergers: Sequence[Merger]) -> list[Job]:
-    return [Job(case, merger) for case in dict.fromkeys(cases) for merger in mergers]
+    return [Job(case, merger) for case in dict.fromkeys(cases) for merger in mergers if case.suits(merger)]
 
 
 def _compare(now: BenchResult, before: BenchResult, percent: float) -> int:

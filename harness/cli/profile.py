@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 from harness.config import load_config
+from harness.errors import SamepageError
 from harness.ksm.bench.cases import Case
 from harness.ksm.bench.content import CLASSES
 from harness.ksm.profile.report import table, write
@@ -31,6 +32,7 @@ _stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 @click.option("--processes", type=click.IntRange(1, 512), default=4, show_default=True)
 @click.option("--mib", type=click.IntRange(1, 4096), default=16, show_default=True, help="Memory of each process.")
 @click.option("--smart-scan/--no-smart-scan", default=True, show_default=True)
+@click.option("--timing-safe", is_flag=True, help="In the module's mode of that name; only with --merger samepage.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Chooses all contents.")
 @click.option("--kernel", help="The recipe to boot; the configured one when not given.")
 @click.option("--rows", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Functions in the table.")
@@ -42,6 +44,7 @@ def profile(
     processes: int,
     mib: int,
     smart_scan: bool,
+    timing_safe: bool,
     seed: int,
     kernel: str | None,
     rows: int,
@@ -59,7 +62,10 @@ def profile(
     if workload == "sparse":
         case = Case("sparse", "unique", 1, 4 * _PAGES_PER_MIB, seed, smart_scan)
     else:
-        case = Case("passes", workload, processes, mib * _PAGES_PER_MIB, seed, smart_scan)
+        pages = mib * _PAGES_PER_MIB
+        case = Case("passes", workload, processes, pages, seed, smart_scan, timing_safe=timing_safe)
+    if not all(case.suits(one) for one in mergers):
+        raise SamepageError("in-tree KSM has no such mode", where="--timing-safe", hint="Add --merger samepage.")
     for one in mergers:
         with step(f"Profiling {workload}, {one}"):
             outcome, stacks = carry_out(config, tools, Job(case, one, skip, passes), top / one)

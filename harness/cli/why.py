@@ -9,13 +9,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from harness.cli.device import asking
 from harness.errors import SamepageError
 from harness.ksm.inguest.why import DEVICE, REASONS
 from harness.ksm.inguest.why import why as ask
 from harness.ksm.protocol import PAGE_BYTES
 
 _HINTS = {
-    errno.ENOENT: "The module is not loaded: `insmod samepage.ko`.",
     errno.ESRCH: "There is no such process.",
     errno.EACCES: "One may ask about one's own processes; root may ask about all.",
     errno.EPERM: "One may ask about one's own processes; root may ask about all.",
@@ -46,13 +46,8 @@ def why(pid: int, start: int, end: int) -> int:
     """
     if end and end < start:
         raise SamepageError("ends before it starts", where="--end")
-    try:
+    with asking(f"cannot be asked about process {pid}", DEVICE, _HINTS):
         pages = ask(pid, start, end)
-    except OSError as error:
-        hint = _HINTS.get(error.errno or 0)
-        raise SamepageError(
-            f"cannot be asked about process {pid}: {error.strerror}", where=DEVICE, hint=hint
-        ) from error
     table = Table("pages", "MiB", "reason", "the page")
     for column in table.columns[:2]:
         column.justify = "right"

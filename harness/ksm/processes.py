@@ -50,6 +50,7 @@ class Syscall(IntEnum):
     MREMAP = 25
     MADVISE = 28
     KILL = 62
+    SETRESUID = 117
     MLOCK = 149
     MUNLOCK = 150
     PRCTL = 157

@@ -12,6 +12,7 @@ from harness.ksm.bench.content import MADV_MERGEABLE, MADV_UNMERGEABLE, Memory, 
 from harness.ksm.bench.programs import CONTENT as PROGRAMS
 from harness.ksm.bench.programs import FILES_MIB, ProgramMemory
 from harness.ksm.content import Kind as PageKind
+from harness.ksm.result import Merger
 
 Kind = Literal["passes", "curve", "time", "writes", "unmerge", "memory", "latency", "sparse", "rmap", "threads"]
 STEADY_PASSES = 20
@@ -51,14 +52,17 @@ class Case(msgspec.Struct, frozen=True):
     steady_passes: int = STEADY_PASSES
     threads: int = 1
     """That merge, and CPUs of the guest."""
+    timing_safe: bool = False
+    """The module's mode in which every idle page is a merged one."""
 
     @property
     def name(self) -> str:
         """A name that says all of it."""
         settings = f"smart{self.smart_scan:d}-zero{self.use_zero_pages:d}-huge{self.huge:d}"
         size = f"{self.processes}x{self.pages}"
-        threads = f".threads{self.threads}" if self.kind == "threads" else ""
-        return f"{self.kind}.{self.content}.{settings}.{size}.passes{self.steady_passes}.seed{self.seed}{threads}"
+        more = f".threads{self.threads}" if self.kind == "threads" else ""
+        more += ".timing-safe" if self.timing_safe else ""
+        return f"{self.kind}.{self.content}.{settings}.{size}.passes{self.steady_passes}.seed{self.seed}{more}"
 
     @property
     def title(self) -> str:
@@ -68,8 +72,13 @@ class Case(msgspec.Struct, frozen=True):
             "use_zero_pages" if self.use_zero_pages else "",
             "" if self.smart_scan else "smart_scan off",
             f"threads: {self.threads}" if self.kind == "threads" else "",
+            "timing-safe" if self.timing_safe else "",
         ]
         return ", ".join([self.content, *(mark for mark in marks if mark)])
+
+    def suits(self, merger: Merger) -> bool:
+        """Whether the merger has what is measured."""
+        return merger == "samepage" or not self.timing_safe
 
     @property
     def has_programs(self) -> bool:
@@ -105,9 +114,15 @@ class Case(msgspec.Struct, frozen=True):
         """Return the lines that the guest carries out."""
         return "".join(f"{line}\n" for line in self._lines())
 
-    def _lines(self) -> Iterator[str]:
+    def settings(self) -> Iterator[str]:
+        """Yield the lines that set how the merger scans."""
         yield f"set /sys/kernel/mm/ksm/smart_scan {self.smart_scan:d}"
         yield f"ksm use_zero_pages {self.use_zero_pages:d}"
+        if self.timing_safe:
+            yield "set /sys/kernel/mm/samepage/timing_safe 1"
+
+    def _lines(self) -> Iterator[str]:
+        yield from self.settings()
         if self.huge:  # a small guest's kernel switches them off
             yield "set /sys/kernel/mm/transparent_hugepage/enabled madvise"
         yield from SCRIPTS[self.kind](self)

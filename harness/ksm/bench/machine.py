@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -72,6 +72,8 @@ class Extra:
     """That QEMU may read."""
     descriptors: tuple[int, ...] = ()
     """Open files that QEMU inherits."""
+    initramfs: Mapping[str, tuple[int, bytes]] = field(default_factory=dict)
+    """Files for the guest: path to mode and content."""
 
 
 class Work(Protocol):
@@ -146,6 +148,7 @@ def measure(
         files["module.ko"] = (0o644, material.module.ko.read_bytes())
     if case.has_programs:
         files |= program_files(config)
+    files |= extra.initramfs
     initramfs = folder / "initramfs"
     initramfs.write_bytes(newc_archive(files))
     try:

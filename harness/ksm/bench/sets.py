@@ -34,6 +34,7 @@ def short_set() -> list[Case]:
         *_programs(pages, seeds=1, smart=(True,)),
         *_others(pages, seeds=1),
         *_huge(("same", "unique"), pages, seeds=1),
+        *_timing_safe(pages),
         *_threads(8, pages // 2),
         *_growth(("unique",), sizes=(4 * MIB, 16 * MIB, 64 * MIB), processes=(1, 16, 128), at=16 * MIB),
     ]
@@ -48,6 +49,7 @@ def long_set() -> list[Case]:
         *_more(pages),
         *_programs(pages, seeds=3),
         *_others(pages, seeds=3),
+        *_timing_safe(pages),
         *_threads(16, pages),
         *_growth(
             ("unique", "mixed"),
@@ -102,6 +104,15 @@ def _threads(processes: int, pages: int) -> Iterator[Case]:
     for content in ("unique", "same", "mixed"):
         for threads in (1, 2, 4):
             yield Case("threads", content, processes, pages, threads=threads)
+
+
+def _timing_safe(pages: int) -> Iterator[Case]:
+    """Yield what the mode in which every idle page is merged is to be compared by with the usual one."""
+    for content in ("same", "unique", "mixed"):
+        yield Case("passes", content, 4, pages, timing_safe=True)
+    yield Case("curve", "mixed", 4, pages, timing_safe=True)
+    yield Case("writes", "same", 4, pages, timing_safe=True)
+    yield Case("memory", "mixed", 4, pages, timing_safe=True)
 
 
 def _growth(contents: tuple[str, ...], sizes: tuple[int, ...], processes: tuple[int, ...], at: int) -> Iterator[Case]:

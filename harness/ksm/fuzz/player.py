@@ -28,6 +28,7 @@ from harness.ksm import checker
 from harness.ksm.content import Kind
 from harness.ksm.counters import KSM
 from harness.ksm.fuzz.steps import Step
+from harness.ksm.fuzz.tenants import USERS, Tenants
 from harness.ksm.link import WorkError
 from harness.ksm.memwork import MemWork
 from harness.ksm.oracle import ABSENT
@@ -54,7 +55,7 @@ ADVICES = (
     Advice.POPULATE_WRITE,
     Advice.COLLAPSE,
 )
-TUNABLES = (
+TUNABLES: tuple[tuple[str, tuple[int | str, ...]], ...] = (
     ("pages_to_scan", (100, 1000, 100000)),
     ("sleep_millisecs", (1, 2, 20)),
     ("use_zero_pages", (0, 1, 1)),
@@ -65,6 +66,10 @@ TUNABLES = (
     ("../samepage/huge_min_twins", (1, 64, 513)),
     ("../samepage/threads", (1, 2, 4)),
     ("../samepage/reserve_percent", (0, 30, 100)),
+    ("../samepage/timing_safe", (0, 1, 1)),
+    ("../samepage/domain_by", ("none", "user", "cgroup")),
+    ("../samepage/domain_by", ("explicit", "explicit", "user")),
+    ("../samepage/domain_cgroup_level", (0, 1, 2)),
 )
 """Under /sys/kernel/mm/ksm, with the values to choose from."""
 
@@ -103,6 +108,7 @@ class Player:
         self.blocks_moved = 0
         self._swapping = False
         self._prepare()
+        self._tenants = Tenants(guest)
         self.work = MemWork(guest)
         self._reset_tunables()
 
@@ -312,6 +318,28 @@ class Player:
         self.guest.insmod(self.module.ko)
         self._reset_tunables()
 
+    def _become(self, process: int, user: int) -> None:
+        """Only root becomes another one, and never root again."""
+        chosen = self._process_of(process)
+        if chosen:
+            chosen.syscall(Syscall.SETRESUID, *[USERS[user]] * 3)
+
+    def _enter(self, process: int, group: int) -> None:
+        chosen = self._process_of(process)
+        if chosen:
+            self._tenants.enter(chosen.pid, group)
+
+    def _share(self, group: int, how: int) -> None:
+        self._tenants.share(group, how)
+
+    def _choose(self, process: int, name: int) -> None:
+        chosen = self._process_of(process)
+        if chosen:
+            self._tenants.choose(chosen.pid, name)
+
+    def _common(self, on: int, key: int) -> None:
+        self._tenants.common(key if on else None)
+
     # Setting up.
 
     def _prepare(self) -> None:
@@ -333,6 +361,10 @@ class Player:
             ("../samepage/huge_min_twins", 64),
             ("../samepage/threads", 1),
             ("../samepage/reserve_percent", 0),
+            ("../samepage/timing_safe", 0),
+            ("../samepage/domain_cgroup_level", 0),
+            ("../samepage/domain_by", "user"),
             ("run", 1),
         ):
             self.guest.write(KSM + name, str(value))
+        self._tenants.reset()

@@ -59,7 +59,7 @@ VOCABULARY = {
     "protect": _numbers(f"{_PAGES} how=0..1"),
     "lock": _numbers(f"{_PAGES} on=0..1"),
     "any": _numbers("process=0..7 on=0..1"),
-    "tune": _numbers("file=0..9 value=0..2"),
+    "tune": _numbers("file=0..13 value=0..2"),
     "run": _numbers("value=0..2"),
     "pass": _numbers("count=1..3"),
     "compact": _numbers(""),
@@ -68,11 +68,16 @@ VOCABULARY = {
     "move": _numbers(f"{_PAGES} node=0..1"),
     "hotplug": _numbers("block=0..7"),
     "reload": _numbers(""),
+    "become": _numbers("process=0..7 user=0..1"),
+    "enter": _numbers("process=0..7 group=0..2"),
+    "share": _numbers("group=0..2 how=0..4"),
+    "choose": _numbers("process=0..7 name=0..2"),
+    "common": _numbers("on=0..1 key=0..5"),
 }
 """The numbers of each kind of step."""
 
-SLOW = ("hotplug", "reload", "swap")
-"""Steps that take seconds."""
+SLOW = ("hotplug", "reload", "swap", "share", "choose", "common")
+"""Steps that take seconds, or run a program."""
 OFTEN = ("map", "fill", "fill", "fill", "pass", "pass", "poke", "fork", "advise")
 LIKELY = (*(*OFTEN, *(name for name in VOCABULARY if name not in SLOW)) * 4, *SLOW)
 """To choose steps from: what makes pages and what merges them comes often, what takes seconds seldom."""

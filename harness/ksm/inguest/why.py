@@ -28,6 +28,8 @@ REASONS = {
     "pinned": "a device may write to it",
     "huge_spared": "part of a huge page with fewer twins than huge_min_twins",
     "swapped": "swapped out",
+    "over_budget": "the scanner has not come to it: its tenant has had its percent of a CPU",
+    "excluded": "its cgroup takes no part in merging",
 }
 """In the order of enum samepage_reason; what each says of a page."""
 _WHY = struct.Struct(f"=iIQQ{len(REASONS)}Q")

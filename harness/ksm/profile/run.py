@@ -76,8 +76,7 @@ class Job:
 
     def _lines(self) -> Iterator[str]:
         memory, case = self.case.memory, self.case
-        yield f"set /sys/kernel/mm/ksm/smart_scan {case.smart_scan:d}"
-        yield f"ksm use_zero_pages {case.use_zero_pages:d}"
+        yield from case.settings()
         yield from filled(case)
         for number in range(self.skip):
             yield "passes skipped 1"

@@ -27,7 +27,8 @@ from tests.guest.ksm.control import KSM, RUN, SAMEPAGE, STOP, UNMERGE, Merger
 PAGES = 300
 KEY = 37 << 40
 PARAMETERS = "/sys/module/samepage/parameters/"
-CHECK = "/sys/kernel/debug/samepage/check"
+DEBUG = "/sys/kernel/debug/samepage"
+CHECK, TENANTS = f"{DEBUG}/check", f"{DEBUG}/tenants"
 FLAGS = {"use_zero_pages", "smart_scan", "check_passes"}
 BOUNDS = {
     "huge_min_twins": (0, 2**32 - 1),
@@ -133,7 +134,7 @@ def accepted(write: Write) -> str | None:
         return ("NY" if write.name == "check_passes" else "01")[on] if on or off else None
     word = text.decode(errors="replace").removesuffix("\n")
     if write.name == "domain_by":
-        return word if word in ("none", "user", "cgroup") else None
+        return word if word in ("none", "user", "cgroup", "explicit") else None
     if write.name == "advisor_mode":
         return {"none": "[none] scan-time", "scan-time": "none [scan-time]"}.get(word)
     number = re.fullmatch(rb"\+?([0-9]+)\n?", text)
@@ -214,11 +215,12 @@ def test_files_that_are_read_only(merger: Merger, guest: Guest) -> None:
     every = guest.run(["find", KSM, SAMEPAGE, "-type", "f"]).text.split()
     fixed = sorted(set(every) - tunables(guest, KSM, SAMEPAGE).keys())
     assert {KSM + "pages_shared", SAMEPAGE + "merges"} <= set(fixed)
-    for path in [*fixed, CHECK]:
+    shown = guest.run(["find", DEBUG, "-type", "f"]).text.split()
+    assert sorted(shown) == [CHECK, TENANTS]
+    for path in [*fixed, *shown]:
         with pytest.raises(GuestFileError) as refused:
             guest.write(path, "1")
-        assert refused.value.errno == (errno.EINVAL if path == CHECK else errno.EACCES), path
-    assert guest.run(["ls", CHECK.rpartition("/")[0]]).text.split() == ["check"]
+        assert refused.value.errno == (errno.EINVAL if path in shown else errno.EACCES), path
     merger.check()
 
 

@@ -44,7 +44,8 @@ def test_several_threads_repeat_and_save_all(config: Config, tmp_path: Path) -> 
     assert texts[0] == texts[1]
     figures = {figure.metric: figure.value for figure in figures_of(case, "samepage", parse(texts[0]))}
     assert figures["pages not saved"] == 0
-    assert 1 < figures["threads at work at once, first pass"] <= 2
+    # Turns of the CPUs last milliseconds: the first pass is over before there is one.
+    assert 1 < figures["threads at work at once, second pass"] <= 2
 
 
 def test_what_needs_several_threads_is_not_asked_of_ksmd(config: Config, tmp_path: Path) -> None:

@@ -76,6 +76,7 @@ def unspoilt(guest: Guest) -> Iterator[None]:
         ("colour", "sp_black_above(node) == *height"),
         ("sharers", "count == stable->nr_sharers"),
         ("set", "!(block->candidates & block->sharers)"),
+        ("tenant", "unsound tenants is 2"),
         ("number", "item->page == sp_page_number(block, index)"),
     ],
 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,12 +14,11 @@ from harness.guest.errors import GuestFileError
 from harness.guest.guest import Guest
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
-from harness.ksm.processes import Process
+from harness.ksm.processes import Process, Syscall
 from tests.guest.ksm.control import RUN, SAMEPAGE, UNMERGE, Merger
 
 PAGES = 300
 KEY = 47 << 40
-SETRESUID = 117
 CGROUPS = "/sys/fs/cgroup"
 
 pytestmark = pytest.mark.guest(memory_mib=768, cpus=2)
@@ -38,6 +38,8 @@ class Domain:
     scan_ns: int
     copies: int
     profit: int
+    name: int
+    timing_safe: int
 
 
 def domains(guest: Guest) -> dict[tuple[str, int], Domain]:
@@ -59,7 +61,7 @@ def policy(merger: Merger, guest: Guest) -> Iterator[None]:
 
 
 def become(process: Process, uid: int) -> None:
-    process.syscall(SETRESUID, uid, uid, uid)
+    process.syscall(Syscall.SETRESUID, uid, uid, uid)
 
 
 def fill(process: Process) -> Process:
@@ -67,22 +69,31 @@ def fill(process: Process) -> Process:
     return process
 
 
-def shared_frames(guest: Guest, *processes: Process) -> int:
-    """How many frames more than one of these processes maps where its areas are."""
+def frames(guest: Guest, *processes: Process) -> list[list[int]]:
+    """Return, for each of these processes, of any users, the frames of its areas' pages in order; 0: none."""
     program = """
 import struct, sys
-seen = {}
 for argument in sys.argv[1:]:
-    pid, address, pages = map(int, argument.split(":"))
+    pid, *areas = argument.split(":")
     with open(f"/proc/{pid}/pagemap", "rb") as pagemap:
-        pagemap.seek(address // 4096 * 8)
-        for entry, in struct.iter_unpack("Q", pagemap.read(8 * pages)):
-            if entry >> 63:
-                seen.setdefault(entry & (1 << 55) - 1, set()).add(pid)
-print(sum(len(pids) > 1 for pids in seen.values()))
+        for address, pages in zip(map(int, areas[::2]), map(int, areas[1::2])):
+            pagemap.seek(address // 4096 * 8)
+            for entry, in struct.iter_unpack("Q", pagemap.read(8 * pages)):
+                print(entry & (1 << 55) - 1 if entry >> 63 else 0, end=" ")
+    print()
 """
-    where = [f"{process.pid}:{area.address()}:{area.pages}" for process in processes for area in process.areas]
-    return int(guest.run(["python3", "-c", program, *where]).text)
+    where = [
+        ":".join([str(process.pid), *(f"{area.address()}:{area.pages}" for area in process.areas)])
+        for process in processes
+    ]
+    lines = guest.run(["python3", "-c", program, *where]).text.splitlines()
+    return [[int(word) for word in line.split()] for line in lines]
+
+
+def shared_frames(guest: Guest, *processes: Process) -> int:
+    """How many frames more than one of these processes maps where its areas are."""
+    mapped = Counter(frame for found in frames(guest, *processes) for frame in set(found) - {0})
+    return sum(count > 1 for count in mapped.values())
 
 
 def test_users_are_apart(merger: Merger, guest: Guest, work: MemWork) -> None:
@@ -195,7 +206,7 @@ def test_one_content_of_many_users(merger: Merger, guest: Guest, work: MemWork) 
     assert not [who for by, who in domains(guest) if by == "user" and who >= 2000]
 
 
-@pytest.mark.parametrize("text", ["users", "user cgroup", "7", "explicit"])
+@pytest.mark.parametrize("text", ["users", "user cgroup", "7", "explicitly"])
 def test_no_other_policy(merger: Merger, guest: Guest, text: str) -> None:
     assert merger.in_force
     with pytest.raises(GuestFileError) as refused:
@@ -210,3 +221,19 @@ def test_nobody_but_root_may_look(merger: Merger, guest: Guest) -> None:
         looked = guest.run(["setpriv", "--reuid=1001", "--clear-groups", "cat", path], check=False)
         assert looked.exit_code
         assert looked.stderr.split(b":")[-1].strip() in (b"Permission denied", b"Operation not permitted")
+
+
+def test_sums_over_all_domains_are_for_root_where_there_are_several(merger: Merger, guest: Guest) -> None:
+    """Who may read pages_sharing hears of what others merge."""
+
+    def readable() -> list[str]:
+        script = "cd /sys/kernel/mm/ksm; for file in *; do cat $file >/dev/null 2>&1 && echo $file; done"
+        return guest.run(["setpriv", "--reuid=1001", "--clear-groups", "sh", "-c", script]).text.split()
+
+    counters = {"pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "pages_scanned", "full_scans"}
+    for policy in ("user", "none", "cgroup"):
+        merger.guest.write(SAMEPAGE + "domain_by", policy)
+        seen = set(readable())
+        assert {"run", "pages_to_scan"} <= seen
+        assert seen & counters == (counters if policy == "none" else set())
+        assert merger.counts() == (0, 0, 0), "root reads them all"

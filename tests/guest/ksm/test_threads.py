@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -167,3 +168,29 @@ def test_the_governor_reckons_with_one(guest: Guest, merger: Merger, work: MemWo
     assert used.pop("samepaged") > 0
     assert max(used.values()) < 1_000_000, used
     assert merger.counts() == merger.expected(work)
+
+
+def test_who_is_waited_for_goes_away(merger: Merger, work: MemWork) -> None:
+    """A scanner that finds a twin in a process which is just ending waits for it, and is the last to know of it then.
+
+    To lockdep it still held what it had waited for, as two locks under one that they nest in are one to it: found by
+    a soak of the debug kernel.
+    """
+    merger.set_samepage("threads", 4)
+    pages = 6 * PAGES
+    merger["run"] = RUN
+    for turn in range(8):
+        old = [work.process() for _ in range(3)]
+        for number, process in enumerate(old):
+            process.map(pages=pages).fill(Kind.FILLED, KEY + (3 * turn + number << 20), step=1)
+        merger.passes(2)
+        new = [work.process() for _ in range(3)]
+        for number, process in enumerate(new):
+            process.map(pages=pages).fill(Kind.FILLED, KEY + (3 * turn + number << 20), step=1)
+        time.sleep(turn / 8)
+        for process in old:
+            process.exit()
+        merger.passes(2)
+        work.check()
+        for process in new:
+            process.exit()

@@ -19,7 +19,7 @@ from harness.image.nested import load_disk_recipe
 from harness.image.recipe import load_image_recipe
 from harness.kernel.options import read_fragments
 from harness.kernel.recipe import built_recipe
-from harness.ksm import result, workload
+from harness.ksm import domainrules, result, workload
 from harness.ksm.bench import HISTORY
 from harness.ksm.bench import result as bench
 from harness.ksm.bench.cases import Case
@@ -144,6 +144,12 @@ KINDS = (
         "reasons.toml",
         '[reasons]\nsp_fail = "Only without memory."\n',
         lambda folder: read_toml(folder / "reasons.toml", Reasons),
+    ),
+    _toml(
+        "domains",
+        "tenants.toml",
+        '[[rule]]\ndomain = "web"\ncgroup = "web.slice"\n[[rule]]\ndomain = 7\nuser = "root"\nprocess = "make"\n',
+        lambda folder: domainrules.load(folder / "tenants.toml"),
     ),
     _json("result", "result.json", _RESULT, _read_metrics),
     _json("bench-result", "result.json", _BENCH, lambda folder: bench.recall(str(folder / "result.json"), folder)),
