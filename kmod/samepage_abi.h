@@ -9,7 +9,7 @@
 /* Why a page is not merged, or that it is. */
 enum samepage_reason {
 	SAMEPAGE_MERGED,
-	SAMEPAGE_ZERO,			/* the zero page in place of an empty one */
+	SAMEPAGE_ZERO,			/* the zero page, of which there is one */
 	SAMEPAGE_NOT_REGISTERED,	/* no MADV_MERGEABLE, no PR_SET_MEMORY_MERGE */
 	SAMEPAGE_NOT_ANONYMOUS,
 	SAMEPAGE_NOT_YET,		/* the scanner has not come to it */

@@ -90,6 +90,12 @@ static enum samepage_reason sp_why_merged(const struct sp_why_walk *walk, struct
 	return alone && walk->tell_others ? SAMEPAGE_UNIQUE : SAMEPAGE_MERGED;
 }
 
+/* Where others have page tables of their own (KVM), the bit says nothing. */
+static bool sp_why_dirty(struct vm_area_struct *vma, bool dirty)
+{
+	return dirty && !mm_has_notifiers(vma->vm_mm);
+}
+
 static enum samepage_reason sp_why_entry(const struct sp_why_walk *walk,
 					 struct vm_area_struct *vma, unsigned long addr, pte_t entry)
 {
@@ -97,7 +103,7 @@ static enum samepage_reason sp_why_entry(const struct sp_why_walk *walk,
 
 	if (!pte_present(entry))
 		return sp_migrating_folio(entry) ? SAMEPAGE_NOT_YET : SAMEPAGE_SWAPPED;
-	if (sp_zero_pte(entry))
+	if (is_zero_pfn(pte_pfn(entry)))
 		return SAMEPAGE_ZERO;
 	page = vm_normal_page(vma, addr, entry);
 	if (!page || !PageAnon(page))
@@ -107,7 +113,7 @@ static enum samepage_reason sp_why_entry(const struct sp_why_walk *walk,
 	if (!walk->space || !sp_vma_merges(vma))
 		return SAMEPAGE_NOT_REGISTERED;
 	return sp_why_not(walk, addr, page,
-			  pte_dirty(entry) && !mm_has_notifiers(vma->vm_mm));
+			  sp_why_dirty(vma, pte_dirty(entry)));
 }
 
 static void sp_why_huge(struct sp_why_walk *walk, struct vm_area_struct *vma, pmd_t *pmd,
@@ -126,7 +132,7 @@ static void sp_why_huge(struct sp_why_walk *walk, struct vm_area_struct *vma, pm
 			why = SAMEPAGE_NOT_ANONYMOUS;
 		else if (walk->space && sp_vma_merges(vma))
 			why = sp_why_not(walk, addr, page + ((addr & ~PMD_MASK) >> PAGE_SHIFT),
-					 pmd_dirty(huge));
+					 sp_why_dirty(vma, pmd_dirty(huge)));
 		walk->pages[why]++;
 	}
 	spin_unlock(ptl);

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
+from harness.ksm.protocol import PAGE_BYTES
 from harness.ksm.result import Result, Stage
 
 STATUS_STYLE = {"pass": "bold green", "fail": "bold red", "error": "bold red", "interrupted": "bold yellow"}
@@ -102,6 +103,10 @@ def _together(result: Result) -> str:
     return f"{result.machines.together_mib:,} MiB on {host:,} MiB ({result.machines.together_mib / host:.2f}x)"
 
 
+def _zeros(result: Result) -> str:
+    return "-" if result.machines is None else megabytes(result.machines.zero_pages * PAGE_BYTES)
+
+
 def _left(result: Result) -> str:
     return "-" if result.machines is None else megabytes(result.machines.available_bytes)
 
@@ -131,6 +136,11 @@ _ROWS: tuple[tuple[str, Callable[[Result], str], str], ...] = (
     ("full scans", _scans, ""),
     ("virtual machines", _machines, "As many as were asked for, or as the guest's memory holds while merging runs."),
     ("their memory together", _together, "Against the memory of the guest that they run in."),
+    (
+        "zero pages beside",
+        _zeros,
+        "Of empty parts of huge pages that were split (Linux 6.12 and later), in no counter.",
+    ),
     ("memory left", _left, "MemAvailable of the guest with all machines running, merged."),
     ("copies broken", _cow, "Writes to merged pages after which the writer had a page of its own."),
     ("pages compared", lambda run: f"{sum(stage.pages_checked for stage in run.stages):,}", "Over all stages."),

@@ -40,6 +40,7 @@ KERNEL_ARGUMENTS = (
     "initcall_blacklist=jent_mod_init",
     # Under emulation it costs milliseconds each time that an idle machine wakes up.
     *("nowatchdog", "sysctl.vm.compaction_proactiveness=0", "sysctl.vm.stat_interval=120"),
+    "transparent_hugepage=madvise",  # for the data, which are huge from the start
 )
 
 

@@ -114,6 +114,9 @@ class MachinesFound(_Record, kw_only=True):
     """MemAvailable of the guest when all machines were merged."""
     data_pages_expected: int = 0
     """Pages that the machines' data alone must save when merging has come to its end."""
+    zero_pages: int = 0
+    """Pages of the machines that are the zero page without merging: Linux 6.12 and later make them of the empty parts
+    of a huge page that is split; and who reads what was never written gets it. No counter of KSM's has them."""
     pages_changed: int = 0
     """Pages that half of the machines overwrote after merging."""
     copies_broken: int = 0

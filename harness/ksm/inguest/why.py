@@ -16,7 +16,7 @@ import sys
 DEVICE = "/dev/samepage"
 REASONS = {
     "merged": "shares its page with others",
-    "zero": "is the zero page, in place of an empty one",
+    "zero": "is the zero page, of which there is one",
     "not_registered": "in memory for which nobody said MADV_MERGEABLE or PR_SET_MEMORY_MERGE",
     "not_anonymous": "of a file, or of a device",
     "not_yet": "registered, but the scanner has not come to it",

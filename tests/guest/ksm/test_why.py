@@ -24,6 +24,15 @@ PAGES = 64
 HUGE = 512
 KEY = 53 << 40
 PROGRAM = "/run/why.py"
+KVM_CREATE_VM = 0xAE01
+OWN = """
+import ctypes, fcntl, json, mmap, os, sys, time
+sys.path.insert(0, "/run")
+import why
+memory = mmap.mmap(-1, 6 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+"""
+"""The begin of a program that asks about its own memory."""
 
 # As where the tests of pins and of swap are from.
 pytestmark = pytest.mark.guest(memory_mib=1024, cpus=2, numa_nodes=2)
@@ -69,6 +78,19 @@ def test_zero(merger: Merger, work: MemWork, ask: Ask) -> None:
     area.fill(Kind.ZERO)
     scan(merger)
     assert ask(area) == {"zero": PAGES}
+
+
+@pytest.mark.usefixtures("ask")
+def test_zero_by_a_read(merger: Merger, guest: Guest) -> None:
+    """Nobody merged it, and it takes no memory."""
+    assert merger.in_force
+    script = """
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+memory[0], memory[4096]
+print(json.dumps(why.why(0, address, address + 3 * 4096)))
+"""
+    found = json.loads(guest.run(["python3", "-c", OWN + script]).text)
+    assert {reason: pages for reason, pages in found.items() if pages} == {"zero": 2}
 
 
 def test_not_registered(merger: Merger, work: MemWork, ask: Ask) -> None:
@@ -142,14 +164,10 @@ def test_other_domain(merger: Merger, guest: Guest, work: MemWork, ask: Ask) -> 
 def test_who_is_not_root_learns_nothing_of_others(merger: Merger, guest: Guest, work: MemWork, ask: Ask) -> None:
     """A process of a user's has the page of another user's: to itself it says that it is unique."""
     page = filled(work, pages=1)
-    own = f"""
-import ctypes, mmap, sys, time
-sys.path.insert(0, "/run")
-import why
-memory = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-memory.madvise(12)
-memory[:] = bytes.fromhex("{page.read(0).hex()}")
-address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    own = f"""{OWN}
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+memory.madvise(mmap.MADV_MERGEABLE)
+memory[:4096] = bytes.fromhex("{page.read(0).hex()}")
 deadline = time.monotonic() + 60
 while not (found := why.why(0, address, address + 4096))["unique"] + found["other_domain"]:
     assert time.monotonic() < deadline, found
@@ -185,6 +203,25 @@ def test_huge_spared(merger: Merger, work: MemWork, ask: Ask) -> None:
     area = filled(work, pages=HUGE, thp=True)
     scan(merger)
     assert ask(area) == {"huge_spared": HUGE}
+
+
+@pytest.mark.usefixtures("ask")
+def test_a_huge_page_that_a_virtual_machine_may_write_to(merger: Merger, guest: Guest) -> None:
+    """KVM's writes leave no mark in the process's page table: what stands there is no sign that it changes."""
+    merger["run"] = RUN
+    guest.run(["sh", "-c", "modprobe -q kvm-amd || modprobe -q kvm-intel"])
+    script = f"""
+machine = fcntl.ioctl(os.open("/dev/kvm", os.O_RDWR), {KVM_CREATE_VM}, 0)
+memory.madvise(mmap.MADV_HUGEPAGE)
+memory.madvise(mmap.MADV_MERGEABLE)
+memory[:] = os.urandom(len(memory))
+start = -(-address // {HUGE << 12}) * {HUGE << 12}
+deadline = time.monotonic() + 60
+while (found := why.why(0, start, start + {HUGE << 12}))["huge_spared"] < {HUGE}:
+    assert time.monotonic() < deadline, found
+    time.sleep(0.05)
+"""
+    assert guest.run(["python3", "-c", OWN + script]).text == ""
 
 
 @pytest.mark.usefixtures("zram")

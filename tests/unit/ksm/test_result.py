@@ -221,7 +221,14 @@ def test_machines_are_reported(tmp_path: Path) -> None:
         for number in (1, 2)
     ]
     found = MachinesFound(
-        asked=9, started=2, memory_mib=640, data_mib=56, counts=counts, stopped="no memory", available_bytes=700 << 20
+        asked=9,
+        started=2,
+        memory_mib=640,
+        data_mib=56,
+        counts=counts,
+        stopped="no memory",
+        available_bytes=700 << 20,
+        zero_pages=768,
     )
     (tmp_path / "counters.csv").write_text(CSV)
     run = make(machines=found)
@@ -231,5 +238,6 @@ def test_machines_are_reported(tmp_path: Path) -> None:
     labels = {row.label: row.cells for row in compare([run, make("in-tree")])[0].rows}
     assert labels["virtual machines"] == ("2 of 9 of 640 MiB", "-")
     assert labels["their memory together"] == ("1,280 MiB on 1,024 MiB (1.25x)", "-")
+    assert labels["zero pages beside"] == ("3.0 MiB", "-")
     assert labels["memory left"] == ("700.0 MiB", "-")
     assert "virtual machines" not in {row.label for row in compare([make()])[0].rows}
