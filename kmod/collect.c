@@ -21,13 +21,10 @@
 #include <linux/sched/clock.h>
 
 #include "batch.h"
-#include "contents.h"
+#include "entries.h"
 
 /* Pages passed by unread that weigh as much as one that is looked at. */
 #define SP_PASSED_PER_PAGE 16
-
-/* Pages that are signed before others get the CPU, where tasks are not preempted. */
-#define SP_SIGNED_AT_ONCE 16
 
 /* Steps of which one asks how late it is. */
 #define SP_STEPS_TO_LOOK 16
@@ -157,65 +154,6 @@ static u64 sp_quiet_pages(const struct sp_batch *batch, const struct sp_block *b
 	return turn < SP_BLOCK_PAGES ? quiet & ~sp_bit(turn) : quiet;
 }
 
-static bool sp_is_clean(pte_t entry)
-{
-	return pte_present(entry) && !pte_dirty(entry);
-}
-
-/* What the entries of a block say. */
-struct sp_entries {
-	u64 none;
-	u64 clean;	/* something is mapped, and was not written */
-};
-
-/*
- * Read a block's entries, by eights that mostly say the same: all that a settled
- * page costs in a pass.
- */
-static struct sp_entries sp_read_entries(pte_t *ptep)
-{
-	struct sp_entries entries = { };
-	unsigned int at, i;
-
-	for (at = 0; at < SP_BLOCK_PAGES; at += 8) {
-		pteval_t any = 0, all = ~0UL;
-
-#pragma GCC unroll 8
-		for (i = 0; i < 8; i++) {
-			/* Ours, but for the bits that the processor sets. */
-			any |= native_pte_val(ptep[at + i]);
-			all &= native_pte_val(ptep[at + i]);
-		}
-		if (!any)
-			entries.none |= 0xffULL << at;
-		else if ((all & _PAGE_PRESENT) && !(any & _PAGE_DIRTY_BITS))
-			entries.clean |= 0xffULL << at;
-		else if (!(all & _PAGE_DIRTY))	/* else: all were written, or are elsewhere */
-			for (i = at; i < at + 8; i++)
-				entries.clean |= (u64)sp_is_clean(ptep_get(ptep + i)) << i;
-	}
-	return entries;
-}
-
-/* Which of these sharers map the page that their record says; @ptep: of the block's first. */
-static u64 sp_still_sharing(const struct sp_block *block, pte_t *ptep, u64 sharers)
-{
-	const pteval_t mask = PTE_PFN_MASK;
-	u64 same = sharers;
-	unsigned int i;
-
-	for (i = 0; i < SP_BLOCK_PAGES; i++) {
-		pteval_t frame;
-
-		if (!(sharers >> i & 1))
-			continue;
-		frame = READ_ONCE(block->slot[i].item->stable->pfn) << PAGE_SHIFT;
-		if ((frame ^ native_pte_val(ptep_get(ptep + i))) & mask)
-			same &= ~sp_bit(i);
-	}
-	return same;
-}
-
 /*
  * Count what was looked at. What smart scan passes by is not scanned, but so
  * that a round has an end, it weighs a little.
@@ -257,7 +195,7 @@ static void sp_collect_block(struct sp_batch *batch, struct vm_area_struct *vma,
 	passed = quiet & ~block->sharers;
 	present = quiet & block->sharers;
 	if (present)
-		present = sp_still_sharing(block, ptep, present);
+		present &= sp_clean_sharers(block, ptep, entries.clean);
 	left = part & ~(passed | present | entries.none);
 	for (; left; left &= left - 1) {
 		unsigned int index = __ffs64(left);
@@ -510,49 +448,4 @@ bool sp_collect_vma(struct sp_batch *batch, struct vm_area_struct *vma,
 		return false;
 	batch->at = vma->vm_end;
 	return true;
-}
-
-/*
- * For all pages of a batch; @special: there may be some that are merged alone.
- * What most batches need is compiled apart.
- */
-static __always_inline void sp_sign_all(struct sp_batch *batch, const bool special)
-{
-	bool alone = special && sp_timing_safe(batch->space);
-	struct sp_found *found = batch->found;
-	unsigned int i;
-
-	for (i = 0; i < batch->count; i++, found++) {
-		if (i % SP_SIGNED_AT_ONCE == 0)
-			cond_resched();
-		if (found->todo != SP_TODO_SIGN)
-			continue;
-		found->nid = sp_page_nid(page_to_pfn(found->page));
-		found->sample = sp_sample(found->page);
-		found->special = sp_crowded(found->sample) ? SP_CROWDED : 0;
-		if (found->special)
-			found->full = sp_full_signature(found->page);
-		if (alone)
-			found->special |= SP_ALONE;
-		else if (special && sp_is_common(found->page, found->sample))
-			found->special |= SP_COMMON | SP_ALONE;
-		folio_put(page_folio(found->page));	/* put_page() of 7.3 asks what else it may be */
-	}
-}
-
-static noinline void sp_sign_special(struct sp_batch *batch)
-{
-	sp_sign_all(batch, true);
-}
-
-/*
- * Take signatures and drop the references: a huge page can only be split
- * without. A merged page keeps its own, and thereby its stable node.
- */
-void sp_take_signatures(struct sp_batch *batch)
-{
-	if (unlikely(sp_contents || sp_timing_safe(batch->space)))
-		sp_sign_special(batch);
-	else
-		sp_sign_all(batch, false);
 }

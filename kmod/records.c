@@ -132,6 +132,7 @@ void sp_slot_attach(struct sp_block *block, unsigned int index, struct sp_item *
 {
 	sp_slot_changed(block, index);
 	block->sharers |= sp_bit(index);
+	block->shared_sum = 0;
 	block->slot[index].item = item;
 	sp_slot_settle(block, index);
 }

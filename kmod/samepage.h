@@ -123,6 +123,7 @@ struct sp_block {
 	u64 candidates;
 	u64 forked;			/* candidates that others map by fork */
 	u64 sharers;
+	u64 shared_sum;			/* of the entries when all sharers mapped what they must; 0: unknown */
 	u64 twinned;			/* of a huge page: parts that have twins */
 	u8 age[SP_BLOCK_PAGES];		/* smart scan, see records.c */
 	union sp_slot slot[SP_BLOCK_PAGES];
