@@ -106,10 +106,12 @@ def _data(seed: int, instance: int, mib: int, thread: int) -> Data:
 def program_files(config: Config) -> dict[str, tuple[int, bytes]]:
     """Return what Python needs to run the programs: path to mode and content, as for an initramfs."""
     root = base_tree(config)
-    scripts = {f"{_FOLDER[1:]}/inguest/{path.name}": path for path in sorted(SCRIPTS.glob("*.py"))}
     shown = {SCRIPTS: f"{_FOLDER}/inguest"}
-    named = Sandbox(root).run([_PYTHON, "-c", _NAME_FILES], ro=shown, env={"PYTHONPATH": _FOLDER}).stdout.decode()
-    paths = {line.removeprefix("/") for line in named.splitlines() if not line.startswith(f"{_FOLDER}/")}
+    named = Sandbox(root).run([_PYTHON, "-c", _NAME_FILES], ro=shown, env={"PYTHONPATH": _FOLDER}).stdout.decode().splitlines()
+    # Those that run, and no more: else another program for guests would change the figures of these.
+    own = {Path(line).name for line in named if line.startswith(f"{_FOLDER}/") and line.endswith(".py")}
+    scripts = {f"{_FOLDER[1:]}/inguest/{name}": SCRIPTS / name for name in own}
+    paths = {line.removeprefix("/") for line in named if not line.startswith(f"{_FOLDER}/")}
     files = {link: root / path for path in paths if (root / path).is_file() for link in _names(root, path)}
     files |= {_LOADER: root / _LOADER} | scripts
     return {
