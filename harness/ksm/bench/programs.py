@@ -107,7 +107,8 @@ def program_files(config: Config) -> dict[str, tuple[int, bytes]]:
     """Return what Python needs to run the programs: path to mode and content, as for an initramfs."""
     root = base_tree(config)
     shown = {SCRIPTS: f"{_FOLDER}/inguest"}
-    named = Sandbox(root).run([_PYTHON, "-c", _NAME_FILES], ro=shown, env={"PYTHONPATH": _FOLDER}).stdout.decode().splitlines()
+    output = Sandbox(root).run([_PYTHON, "-c", _NAME_FILES], ro=shown, env={"PYTHONPATH": _FOLDER}).stdout
+    named = output.decode().splitlines()
     # Those that run, and no more: else another program for guests would change the figures of these.
     own = {Path(line).name for line in named if line.startswith(f"{_FOLDER}/") and line.endswith(".py")}
     scripts = {f"{_FOLDER[1:]}/inguest/{name}": SCRIPTS / name for name in own}
