@@ -120,7 +120,7 @@ static bool sp_mappable_as_is(struct folio *folio, struct vm_area_struct *vma,
 	struct anon_vma *anon_vma;
 
 	if (folio_test_ksm(folio))
-		return sp_folio_stable(folio) &&
+		return sp_folio_stable(folio) && sp_vma_merges(vma) &&
 		       !(READ_ONCE(sp_run) & SP_RUN_UNMERGE);
 	anon_vma = folio_anon_vma(folio);
 	return !anon_vma || (folio->index == linear_page_index(vma, addr) &&

@@ -10,6 +10,7 @@
  * under migration, a flag changed meanwhile), so the range is searched again
  * from the same address until no merged page is found there.
  */
+#include <linux/hugetlb_inline.h>
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/oom.h>
@@ -241,7 +242,8 @@ int sp_unmerge_mm(struct mm_struct *mm)
 	if (sp_mm_exiting(mm))
 		return 0;
 	for_each_vma(vmi, vma) {
-		if (!sp_vma_merges(vma))
+		/* Whatever flags it has now: what is left anywhere keeps the module from going. */
+		if (!vma->anon_vma || is_vm_hugetlb_page(vma))
 			continue;
 		err = sp_unmerge_range(vma, vma->vm_start, vma->vm_end, false);
 		if (err)

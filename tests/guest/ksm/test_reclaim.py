@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,6 +21,8 @@ from tests.guest.ksm.control import RUN, STOP, UNMERGE, Merger
 
 PAGES = 2000
 KEY = 9 << 40
+PIPE2, VMSPLICE = 293, 278
+IN_A_PIPE = 16
 
 # Two NUMA nodes, to migrate between.
 pytestmark = pytest.mark.guest(memory_mib=1024, cpus=2, numa_nodes=2)
@@ -68,6 +71,38 @@ def test_swapped_out_and_in(merger: Merger, guest: Guest, work: MemWork) -> None
     merger.merge(work)
     assert merger.counts() == (PAGES, 2 * PAGES, 0)
     work.check()
+
+
+def hold(area: Area, pages: int) -> None:
+    """Put its first pages into a pipe, which refers to them and copies nothing."""
+    process = area.process
+    helper = process.map(pages=1, merge=False)
+    assert process.syscall(PIPE2, helper.address(), 0) == 0
+    (_, end) = struct.unpack("ii", helper.read(0)[:8])
+    helper.poke(0, 16, area.address())
+    helper.poke(0, 24, pages << 12)
+    assert process.syscall(VMSPLICE, end, helper.address() + 16, 1, 0) == pages << 12
+    helper.unmap()
+
+
+@pytest.mark.usefixtures("zram")
+def test_who_said_unmergeable_while_it_was_in_the_swap_cache_shares_no_more(
+    merger: Merger, guest: Guest, work: MemWork
+) -> None:
+    """It came back shared, in memory that nothing unmerges: unloading waited for it for ever."""
+    merged(merger, work, processes=2)
+    merger["run"] = STOP
+    first, second = work.areas
+    hold(first, IN_A_PIPE)
+    reclaim(guest)
+    assert swapped(work) > len(work.areas) * PAGES // 2
+    first.advise(Advice.UNMERGEABLE)
+    work.check()
+    assert swapped(work) == 0
+    one, other = (area.frames()["pagemap"] & PFN_MASK for area in (first, second))
+    assert not np.isin(one, other).any()
+    merger["run"] = UNMERGE
+    assert merger.counts() == (0, 0, 0)
 
 
 @pytest.mark.usefixtures("zram")
