@@ -54,6 +54,20 @@ def decode_json(data: bytes, schema: type[_T], *, what: str, where: object, hint
         raise SamepageError(f"is no {what}: {error}", where=where, hint=hint) from error
 
 
+def write_json(document: object, path: Path) -> Path:
+    """Write a document for people to read, whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
+    partial.replace(path)
+    return path
+
+
+def check_schema(found: int, read: int, where: Path) -> None:
+    """Refuse a document whose `schema` is another one than what the harness reads."""
+    if found != read:
+        raise SamepageError(f"has schema {found}; this harness reads {read}", where=where)
+
+
 def is_text(name: str) -> bool:
     """Say whether a name, of a file for one, can be written down: those that Linux allows need not be UTF-8."""
     try:

@@ -10,8 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, field
 
-from harness.document import decode_json, read_bytes
-from harness.errors import SamepageError
+from harness.document import check_schema, decode_json, read_bytes, write_json
 from harness.ksm.counters import Counters
 from harness.ksm.cow import CowTable
 from harness.ksm.oracle import Expected
@@ -244,18 +243,13 @@ def worst(results: list[Result]) -> Status:
 
 def write(document: Result | Collection, folder: Path) -> Path:
     """Write result.json into a folder, whole or not at all."""
-    path = folder / "result.json"
-    partial = folder / "result.json.partial"
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
-    partial.replace(path)
-    return path
+    return write_json(document, folder / "result.json")
 
 
 def read(path: Path) -> Result:
     """Read the result.json of a single run. Raises SamepageError for what is none, or of another schema."""
     result = decode_json(read_bytes(path), Result, what="result of a single run", where=path)
-    if result.schema != SCHEMA:
-        raise SamepageError(f"has schema {result.schema}; this harness reads {SCHEMA}", where=path)
+    check_schema(result.schema, SCHEMA, path)
     return result
 
 

@@ -8,8 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from harness.document import decode_json, read_bytes
-from harness.errors import SamepageError
+from harness.document import check_schema, decode_json, read_bytes, write_json
 from harness.ksm.attack.modes import ModeName
 from harness.ksm.attack.scripts import AttackName
 
@@ -88,16 +87,11 @@ class AttackResult(msgspec.Struct, frozen=True, kw_only=True):
 
 def write(result: AttackResult, folder: Path) -> Path:
     """Write result.json into a folder, whole or not at all."""
-    path = folder / "result.json"
-    partial = folder / "result.json.partial"
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
-    partial.replace(path)
-    return path
+    return write_json(result, folder / "result.json")
 
 
 def read(path: Path) -> AttackResult:
     """Read a result.json. Raises SamepageError for what is none of ours."""
     result = decode_json(read_bytes(path), AttackResult, what="result of attacks", where=path)
-    if result.schema != SCHEMA:
-        raise SamepageError(f"has schema {result.schema}; this harness reads {SCHEMA}", where=path)
+    check_schema(result.schema, SCHEMA, path)
     return result

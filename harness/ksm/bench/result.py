@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from harness.document import decode_json, read_bytes
+from harness.document import check_schema, decode_json, read_bytes, write_json
 from harness.errors import SamepageError
 from harness.ksm.bench import HISTORY
 from harness.ksm.bench.cases import THREADED_PASSES, Case
@@ -114,11 +114,7 @@ class Worse(msgspec.Struct, frozen=True):
 
 def write(result: BenchResult, folder: Path) -> Path:
     """Write result.json into a folder, whole or not at all."""
-    path = folder / "result.json"
-    partial = folder / "result.json.partial"
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n")
-    partial.replace(path)
-    return path
+    return write_json(result, folder / "result.json")
 
 
 def remember(result: BenchResult, name: str, runs: Path) -> None:
@@ -152,8 +148,7 @@ def _lines(history: Path) -> list[_HistoryLine]:
 
 
 def _of_our_schema(result: BenchResult, where: Path) -> BenchResult:
-    if result.schema != SCHEMA:
-        raise SamepageError(f"has schema {result.schema}; this harness reads {SCHEMA}", where=where)
+    check_schema(result.schema, SCHEMA, where)
     return result
 
 

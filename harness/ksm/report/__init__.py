@@ -25,6 +25,17 @@ _PLOTTED = {
 Rows = list[tuple[float, str, dict[str, int]]]
 
 
+def templates(*folders: Path) -> jinja2.Environment:
+    """Return the templates of these folders, and those that every report has."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, TEMPLATES]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def write_report(result: Result, folder: Path) -> Path:
     """Write report.html of a run next to its counters.csv."""
     rows = _rows(folder)
@@ -55,13 +66,7 @@ def write_comparison(results: Sequence[Result], folders: Sequence[Path], folder:
 
 
 def _render(template: str, folder: Path, **values: object) -> Path:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {"mib": megabytes, "number": lambda value: "-" if value is None else f"{value:,}"}
     environment.globals |= {
         "of_expected": of_expected,

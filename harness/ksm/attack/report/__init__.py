@@ -5,26 +5,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jinja2
-
 from harness.ksm.attack.modes import MODES
 from harness.ksm.attack.report.plots import plot_distributions
 from harness.ksm.attack.result import AttackResult
 from harness.ksm.attack.tables import TIMINGS, TITLES, cell, mark, modes_in, rows
-from harness.ksm.report import TEMPLATES as BASE
+from harness.ksm.report import templates
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(result: AttackResult, folder: Path) -> Path:
     """Write report.html next to result.json."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([TEMPLATES, BASE]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(TEMPLATES)
     environment.filters |= {"cell": cell, "mark": mark}
     everything = rows(result.figures)
     sections = [

@@ -5,25 +5,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jinja2
-
 from harness.ksm.bench.report.plots import plot_bars, plot_curves, plot_growth, plot_passes
 from harness.ksm.bench.result import BenchResult
 from harness.ksm.bench.tables import KINDS, MERGERS, number, ratio, rows
-from harness.ksm.report import TEMPLATES as BASE
+from harness.ksm.report import templates
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(result: BenchResult, folder: Path) -> Path:
     """Write report.html next to result.json."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([TEMPLATES, BASE]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(TEMPLATES)
     environment.filters |= {"number": number, "ratio": ratio}
     everything = rows(result.figures)
     plots = [
