@@ -27,6 +27,10 @@ KERNEL_ARGUMENTS = (
     "initcall_blacklist=jent_mod_init",
 )
 
+# QEMU 10.0.13 emulates string instructions an element at a time: what moves bytes, where a processor says that it is fast
+# at it, takes up to eight times as long. A huge page is cleared in a third of the time without, files are read in less than half.
+_SLOW_EMULATED = ("erms", "fsrm", "fsrs", "fzrm", "fsrc")
+
 
 @dataclass(frozen=True)
 class QemuFiles:
@@ -99,7 +103,9 @@ def qemu_arguments(
 
 def _accelerator(name: str) -> Sequence[str]:
     # -cpu host aborts under TCG; max is everything that the accelerator can give, under KVM the host's.
-    return ("-accel", "tcg,thread=multi" if name == "tcg" else name, "-cpu", "max")
+    if name == "tcg":
+        return ("-accel", "tcg,thread=multi", "-cpu", ",".join(["max", *(f"-{flag}" for flag in _SLOW_EMULATED)]))
+    return ("-accel", name, "-cpu", "max")
 
 
 def _processors_and_memory(spec: GuestSpec, snapshot: SnapshotFiles | None) -> list[str]:

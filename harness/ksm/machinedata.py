@@ -55,9 +55,14 @@ class MachineData:
         for run in self.filling:
             self._note(run)
 
+    @property
+    def change_pages(self) -> int:
+        """How many pages `change` overwrites."""
+        return self._alike // _CHANGED // 2 * 2
+
     def change(self, round_: int) -> list[Run]:
         """Return what to overwrite, half of it alike in all machines that change, and take it over into the model."""
-        half = self._alike // _CHANGED // 2
+        half = self.change_pages // 2
         changed = [
             Run(0, half, Kind.FILLED, self._base("changed alike", round_)),
             Run(half, half, Kind.FILLED, self._base("changed own", round_, self._number)),

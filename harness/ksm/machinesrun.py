@@ -84,7 +84,7 @@ class MachinesRun:
     def _start_all(self, device: str) -> None:
         """Start machines one after another, until there are as many as asked for or memory is nearly full."""
         for number in range(self._workload.count):
-            if not self._room():
+            if not self._room(self._machine_mib):
                 self._found.stopped = f"no memory for {self._machine_mib} MiB more, and merging freed no more"
                 break
             self._session.observer.progress("machines", number, self._workload.count)
@@ -105,9 +105,9 @@ class MachinesRun:
     def _machine_mib(self) -> int:
         return self._workload.memory_mib + QEMU_MIB
 
-    def _room(self) -> bool:
-        """Whether there is memory for another machine, unmerged; merging gets the time to make some."""
-        wanted = (self._machine_mib + MARGIN_MIB) << 10
+    def _room(self, mib: int) -> bool:
+        """Whether there is memory for so much more that is not merged; merging gets the time to make some."""
+        wanted = (mib + MARGIN_MIB) << 10
         sample = self._session.series.take()
         most, scans = 0, sample.counters["ksm.full_scans"]
         while (available := sample.counters["meminfo.MemAvailable_kb"]) < wanted:
@@ -140,14 +140,18 @@ class MachinesRun:
                 raise CheckFailed("QEMU has no mergeable memory", where=path)
 
     def _change(self) -> None:
-        """Let every second machine overwrite data, and count the copies that the kernel broke for it."""
+        """Let every second machine overwrite data, while there is memory for the copies, and count those."""
         before = self._session.series.take().counters
         written = 0
-        with self._sampled():
-            for machine, data in list(zip(self._machines, self._data, strict=True))[::2]:
+        asked = list(zip(self._machines, self._data, strict=True))[::2]
+        for number, (machine, data) in enumerate(asked):
+            if not self._room((data.change_pages * PAGE_BYTES >> 20) + 1):
+                self._result.checks["machines that changed"] = f"{number} of {len(asked)}: no memory for more copies"
+                break
+            with self._sampled():
                 runs = data.change(1)
                 machine.write(runs)
-                written += sum(run.count for run in runs)
+            written += sum(run.count for run in runs)
         after = self._session.series.take().counters
         self._found.pages_changed = written
         self._found.copies_broken = after["vmstat.cow_ksm"] - before["vmstat.cow_ksm"]

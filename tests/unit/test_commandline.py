@@ -22,7 +22,7 @@ def test_what_every_guest_has() -> None:
     for words in (
         "-nodefaults -no-user-config -no-reboot -no-shutdown",
         "-machine q35",
-        "-accel tcg,thread=multi -cpu max",
+        "-accel tcg,thread=multi -cpu max,-erms,-fsrm,-fsrs,-fzrm,-fsrc",
         "-chardev socket,id=console,fd=10 -serial chardev:console",
         "-chardev socket,id=qmp,fd=12 -mon chardev=qmp,mode=control",
         "-chardev socket,id=channel,fd=11",
