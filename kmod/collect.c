@@ -9,8 +9,9 @@
  * never read, and a page that is filed and clean costs a look at its entry. What
  * writes past the page table (direct I/O, ptrace) does not show there: each pass
  * looks anew at one page in 128, whatever its entry says. The memory of an mm
- * with MMU notifiers is written through other tables yet, and is signed every
- * time.
+ * with MMU notifiers is written through other tables yet: there nothing but its
+ * signature tells whether a page changed. It is signed every time or, with smart
+ * scan, one filed page in 8.
  *
  * Needs mmap_lock and the space's records. Pages are noted with a reference under
  * their page-table lock; signatures are taken without it.
@@ -29,8 +30,10 @@
 /* Steps of which one asks how late it is. */
 #define SP_STEPS_TO_LOOK 16
 
-/* In as many passes, every filed page is looked at anew. */
+/* In as many passes, every filed page is looked at anew; where entries tell nothing of writes: */
 #define SP_PASSES_TO_AUDIT 128
+#define SP_PASSES_UNSEEN 8
+#define SP_EVERY_EIGHTH 0x0101010101010101ULL
 
 static inline struct sp_found *sp_note(struct sp_batch *batch, struct sp_block *block,
 				       unsigned int index, enum sp_todo todo)
@@ -100,6 +103,14 @@ static void sp_collect_merged(struct sp_batch *batch, struct sp_block *block,
 	(batch->found + batch->count - 1)->stable = stable;
 }
 
+/* Smart scan: does a page that keeps changing sit out this pass? */
+static bool sp_sits_out(struct sp_block *block, unsigned int index)
+{
+	return sp_tunables.smart_scan && (block->tracked & sp_bit(index)) &&
+	       !((block->sharers | block->settled) & sp_bit(index)) &&
+	       sp_slot_skip(block, index);
+}
+
 /* What is to be done about the page, under its page-table lock; false if it is none of ours. */
 static bool sp_collect_page(struct sp_batch *batch, struct vm_area_struct *vma,
 			    struct sp_block *block, unsigned int index,
@@ -121,9 +132,7 @@ static bool sp_collect_page(struct sp_batch *batch, struct vm_area_struct *vma,
 		return true;
 	}
 	dirty = batch->by_dirty && pte_dirty(entry);
-	if (dirty && sp_tunables.smart_scan && (block->tracked & sp_bit(index)) &&
-	    !((block->sharers | block->settled) & sp_bit(index)) &&
-	    sp_slot_skip(block, index)) {
+	if ((dirty || !batch->by_dirty) && sp_sits_out(block, index)) {
 		sp_count(pages_skipped);
 		sp_uncount(pages_scanned);
 		return true;
@@ -140,17 +149,19 @@ static bool sp_collect_page(struct sp_batch *batch, struct vm_area_struct *vma,
 	return true;
 }
 
-/* Filed pages that may be passed by while their entries are clean. */
+/* Filed pages that may be passed by while their entries say that they were not written. */
 static u64 sp_quiet_pages(const struct sp_batch *batch, const struct sp_block *block)
 {
+	unsigned int pass = block->owner->pass + block->id, turn;
 	u64 quiet = block->settled;
-	unsigned int turn;
 
-	if (batch->reexamine || !batch->by_dirty)
+	if (batch->reexamine || (!batch->by_dirty && !sp_tunables.smart_scan))
 		return quiet & block->sharers;
 	if (batch->refile)
 		quiet &= block->candidates | block->sharers;
-	turn = (block->owner->pass + block->id) % SP_PASSES_TO_AUDIT;
+	if (!batch->by_dirty)
+		return quiet & (block->sharers | ~(SP_EVERY_EIGHTH << pass % SP_PASSES_UNSEEN));
+	turn = pass % SP_PASSES_TO_AUDIT;
 	return turn < SP_BLOCK_PAGES ? quiet & ~sp_bit(turn) : quiet;
 }
 
@@ -191,7 +202,8 @@ static void sp_collect_block(struct sp_batch *batch, struct vm_area_struct *vma,
 	if (block->spared || block->twinned)
 		sp_huge_no_more(block);
 	entries = sp_read_entries(ptep);
-	quiet = sp_quiet_pages(batch, block) & entries.clean & part;
+	quiet = sp_quiet_pages(batch, block) & part;
+	quiet &= batch->by_dirty ? entries.clean : sp_read_present(ptep);
 	passed = quiet & ~block->sharers;
 	present = quiet & block->sharers;
 	if (present)
@@ -353,7 +365,7 @@ static void sp_collect_huge_part(struct sp_batch *batch, struct sp_block *block,
 
 		if (block->sharers & sp_bit(index))
 			sp_note(batch, block, index, SP_TODO_LOST);
-		else if (quiet & sp_bit(index))
+		else if ((quiet & sp_bit(index)) || (!batch->by_dirty && sp_sits_out(block, index)))
 			passed |= sp_bit(index);
 		else
 			sp_note_page(batch, block, index, SP_TODO_SIGN, page, page_folio(page));

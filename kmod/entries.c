@@ -41,6 +41,17 @@ struct sp_entries sp_read_entries(pte_t *ptep)
 	return entries;
 }
 
+/* Where writes do not show in entries, that a page is there is all they tell. */
+u64 sp_read_present(pte_t *ptep)
+{
+	u64 present = 0;
+	unsigned int i;
+
+	for (i = 0; i < SP_BLOCK_PAGES; i++)
+		present |= (u64)!!pte_present(ptep_get(ptep + i)) << i;
+	return present;
+}
+
 /* Which of these sharers map the page that their record says. */
 static u64 sp_still_sharing(const struct sp_block *block, pte_t *ptep, u64 sharers)
 {

@@ -14,6 +14,7 @@ struct sp_entries {
 };
 
 struct sp_entries sp_read_entries(pte_t *ptep);
+u64 sp_read_present(pte_t *ptep);
 u64 sp_clean_sharers(struct sp_block *block, pte_t *ptep, u64 clean);
 
 #endif

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -13,6 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define KERNEL_MODULES	"/modules.load"	/* of the kernel's own, in order */
 #define MODULE		"/module.ko"
 #define TRANSITION	"/sys/kernel/livepatch/samepage/transition"
 #define PATCH_MS	60000
@@ -24,18 +26,40 @@ static void must_mount(const char *where, const char *type)
 		die("mount %s: %s", where, strerror(errno));
 }
 
+static bool load(const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return false;
+	if (syscall(SYS_finit_module, fd, "", 0))
+		die("load %s: %s", path, strerror(errno));
+	close(fd);
+	unlink(path);
+	return true;
+}
+
+static void load_kernel_modules(void)
+{
+	char path[MAX_LINE];
+	FILE *list = fopen(KERNEL_MODULES, "re");
+
+	while (list && fgets(path, sizeof(path), list)) {
+		path[strcspn(path, "\n")] = '\0';
+		if (!load(path))
+			die("no %s", path);
+	}
+	if (list)
+		fclose(list);
+}
+
 /* The module takes merging over once every task runs its functions. */
 static void load_module(void)
 {
-	int fd = open(MODULE, O_RDONLY | O_CLOEXEC);
 	int64_t transition = 1;
 
-	if (fd < 0)
+	if (!load(MODULE))
 		return;
-	if (syscall(SYS_finit_module, fd, "", 0))
-		die("load the module: %s", strerror(errno));
-	close(fd);
-	unlink(MODULE);
 	for (int ms = 0; transition; ms += 10) {
 		if (!read_number(TRANSITION, &transition) || ms > PATCH_MS)
 			die("the module did not take over");
@@ -73,6 +97,7 @@ int main(void)
 	sigaction(SIGPIPE, &ignore, NULL);
 	mount("debugfs", "/sys/kernel/debug", "debugfs", 0, "");
 	mount("tracefs", "/sys/kernel/tracing", "tracefs", 0, "");
+	load_kernel_modules();
 	load_module();
 	step_back();
 	run_script("/case");

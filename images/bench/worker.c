@@ -2,6 +2,7 @@
 /*
  * Processes that hold memory. Each gets lines over a socket and answers with one: "ok", or figures.
  *
+ *	machine					becomes one that KVM may write to the memory of
  *	map PAGES HUGE				the next area; HUGE 0: no huge pages, 1: huge pages
  *	sparse BYTES				the same, address space without memory
  *	fill AREA FIRST COUNT KIND KEY STEP	page FIRST+i holds (KIND, KEY + i * STEP)
@@ -19,10 +20,13 @@
 #include "bench.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -195,6 +199,15 @@ static void move(struct area *area, uint64_t page, int node, char *answer)
 	snprintf(answer, MAX_LINE, "took_ns=%llu", (unsigned long long)took);
 }
 
+/* The kernel has a virtual machine for this process from now on: MMU notifiers, as QEMU's memory has them. */
+static void become_machine(void)
+{
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+	if (kvm < 0 || ioctl(kvm, KVM_CREATE_VM, 0) < 0)
+		die("no virtual machine: %s", strerror(errno));
+}
+
 static void obey(char *line, char *answer)
 {
 	char *words[MAX_WORDS];
@@ -205,6 +218,8 @@ static void obey(char *line, char *answer)
 	snprintf(answer, MAX_LINE, "ok");
 	for (unsigned int i = 2; i < count; i++)
 		n[i - 2] = strtoull(words[i], NULL, 0);
+	if (count == 1 && !strcmp(words[0], "machine"))
+		return become_machine();
 	if (count == 3 && !strcmp(words[0], "map"))
 		return map(strtoull(words[1], NULL, 0) * PAGE_BYTES, n[0], true);
 	if (count == 2 && !strcmp(words[0], "sparse"))

@@ -52,6 +52,7 @@ class _Work:
     cpus: int = 1
     arguments: tuple[str, ...] = ()
     has_programs: bool = False
+    kernel_modules: tuple[str, ...] = ()
 
     @property
     def memory_mib(self) -> int:

@@ -54,6 +54,8 @@ class Case(msgspec.Struct, frozen=True):
     """That merge, and CPUs of the guest."""
     timing_safe: bool = False
     """The module's mode in which every idle page is a merged one."""
+    machines: bool = False
+    """Each process has a virtual machine, as QEMU's have: KVM may write to its memory through tables of its own."""
 
     @property
     def name(self) -> str:
@@ -62,6 +64,7 @@ class Case(msgspec.Struct, frozen=True):
         size = f"{self.processes}x{self.pages}"
         more = f".threads{self.threads}" if self.kind == "threads" else ""
         more += ".timing-safe" if self.timing_safe else ""
+        more += ".machines" if self.machines else ""
         return f"{self.kind}.{self.content}.{settings}.{size}.passes{self.steady_passes}.seed{self.seed}{more}"
 
     @property
@@ -73,6 +76,7 @@ class Case(msgspec.Struct, frozen=True):
             "" if self.smart_scan else "smart_scan off",
             f"threads: {self.threads}" if self.kind == "threads" else "",
             "timing-safe" if self.timing_safe else "",
+            "virtual machines" if self.machines else "",
         ]
         return ", ".join([self.content, *(mark for mark in marks if mark)])
 
@@ -110,6 +114,11 @@ class Case(msgspec.Struct, frozen=True):
         """More arguments for the guest's kernel."""
         return _ARGUMENTS.get(self.kind, ())
 
+    @property
+    def kernel_modules(self) -> tuple[str, ...]:
+        """Of the kernel's own, those that the guest needs."""
+        return ("kvm-amd",) if self.machines else ()
+
     def script(self) -> str:
         """Return the lines that the guest carries out."""
         return "".join(f"{line}\n" for line in self._lines())
@@ -135,6 +144,8 @@ def filled(case: Case) -> Iterator[str]:
         yield from _scattered(case)
     else:
         yield from case.memory.set_up()
+        if case.machines:
+            yield from (f"to {process} machine" for process in range(case.processes))
         yield from case.memory.register()
     yield "start"
 

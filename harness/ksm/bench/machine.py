@@ -23,8 +23,11 @@ from harness.guest.qemu import Qemu, find_qemu
 from harness.guest.splats import find_splats
 from harness.image import Image, ensure_image
 from harness.image.cpio import newc_archive
+from harness.image.initramfs import module_files
+from harness.image.modules import index_modules
 from harness.image.programs import compile_program
 from harness.image.recipe import Program, load_image_recipe
+from harness.kernel import kernel_of
 from harness.ksm.bench.programs import program_files
 from harness.module.build import BuiltModule, build_module
 from harness.sandbox import Sandbox
@@ -95,6 +98,10 @@ class Work(Protocol):
     def has_programs(self) -> bool:
         """Whether the guest needs Python."""
 
+    @property
+    def kernel_modules(self) -> tuple[str, ...]:
+        """Of the kernel's own, those that the guest needs."""
+
     def script(self) -> str:
         """Return the lines that the guest carries out."""
 
@@ -148,6 +155,10 @@ def measure(
         files["module.ko"] = (0o644, material.module.ko.read_bytes())
     if case.has_programs:
         files |= program_files(config)
+    if case.kernel_modules:
+        kernel = kernel_of(config, material.image.kernel)
+        index = index_modules(config, Sandbox(tool_root(config, "tools")), kernel.tree, kernel.release)
+        files |= module_files(index, kernel.tree, kernel.release, case.kernel_modules)
     files |= extra.initramfs
     initramfs = folder / "initramfs"
     initramfs.write_bytes(newc_archive(files))

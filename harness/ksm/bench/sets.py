@@ -35,6 +35,7 @@ def short_set() -> list[Case]:
         *_others(pages, seeds=1),
         *_huge(("same", "unique"), pages, seeds=1),
         *_timing_safe(pages),
+        *_machines(pages),
         *_threads(8, pages // 2),
         *_growth(("unique",), sizes=(4 * MIB, 16 * MIB, 64 * MIB), processes=(1, 16, 128), at=16 * MIB),
     ]
@@ -50,6 +51,7 @@ def long_set() -> list[Case]:
         *_programs(pages, seeds=3),
         *_others(pages, seeds=3),
         *_timing_safe(pages),
+        *_machines(pages),
         *_threads(16, pages),
         *_growth(
             ("unique", "mixed"),
@@ -113,6 +115,14 @@ def _timing_safe(pages: int) -> Iterator[Case]:
     yield Case("curve", "mixed", 4, pages, timing_safe=True)
     yield Case("writes", "same", 4, pages, timing_safe=True)
     yield Case("memory", "mixed", 4, pages, timing_safe=True)
+
+
+def _machines(pages: int) -> Iterator[Case]:
+    """Yield passes over memory whose writes no entry of a page table tells of."""
+    for content in ("same", "unique", "mixed"):
+        for smart_scan in (True, False):
+            yield Case("passes", content, 4, pages, smart_scan=smart_scan, machines=True)
+    yield Case("passes", "unique", 4, pages, huge=True, machines=True)
 
 
 def _growth(contents: tuple[str, ...], sizes: tuple[int, ...], processes: tuple[int, ...], at: int) -> Iterator[Case]:

@@ -70,6 +70,11 @@ class Job:
         """The case's."""
         return self.case.has_programs
 
+    @property
+    def kernel_modules(self) -> tuple[str, ...]:
+        """The case's."""
+        return self.case.kernel_modules
+
     def script(self) -> str:
         """Return the guest's script: fill, skip, count."""
         return "".join(f"{line}\n" for line in self._lines())
