@@ -94,6 +94,7 @@ class Nonsense:
     cpus: int = 1
     arguments: tuple[str, ...] = ()
     has_programs: bool = False
+    kernel_modules: tuple[str, ...] = ()
 
     def script(self) -> str:
         return "spawn 1\njuggle 3\n"
