@@ -115,7 +115,7 @@ class KernelBuild:
     def _make(self, arguments: Sequence[str], *, rw: Mounts | None = None, progress: Step | None = None) -> None:
         compiler = "ccache gcc" if self.use_ccache else "gcc"
         fixed = [f"--jobs={self.config.jobs}", "--no-print-directory", f"CC={compiler}", f"HOSTCC={compiler}"]
-        self._sandboxed(["make", *fixed, *arguments], rw=rw or {}, progress=progress)
+        self._sandboxed(["make", *fixed, *self.recipe.make, *arguments], rw=rw or {}, progress=progress)
 
     def _sandboxed(self, argv: Sequence[str], *, rw: Mounts, progress: Step | None = None) -> None:
         """Run a program in the source's folder; it dies with us. Shows how many lines it has said, and the last one."""

@@ -116,8 +116,8 @@ def _build_of(config: Config, name: str, recipe: BuiltKernelRecipe) -> KernelBui
     source = source_package(config, recipe.base)
     tools = tool_root(config, TOOLS)
     fragments = [read_bytes(path) for path in fragment_paths(config.images, recipe)]
-    work = config.cache / "work" / f"{name}-{key_of(_METHOD, source.sha256, tools.name, name, *fragments)}"
-    return KernelBuild(config, name, recipe, Sandbox(tools), work)
+    key = key_of(_METHOD, source.sha256, tools.name, name, *recipe.make, *fragments)
+    return KernelBuild(config, name, recipe, Sandbox(tools), config.cache / "work" / f"{name}-{key}")
 
 
 def _recipe_of(config: Config, name: str) -> BuiltKernelRecipe:

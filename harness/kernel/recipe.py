@@ -22,6 +22,8 @@ class BuiltKernelRecipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """The recipe `kernel-BASE`, whose source it is built from."""
     fragments: Annotated[list[Fragment], msgspec.Meta(min_length=1)]
     """Options on top of allnoconfig; files beside the recipe, a later one has the last word."""
+    make: list[Annotated[str, msgspec.Meta(pattern=r"^[A-Z_]+=[a-z0-9]*\Z")]] = []
+    """Variables of kbuild's for the kernel's own code; modules that are built for it do not get them."""
     append: list[Text] = []
     """Kernel arguments of every guest."""
     pvh: bool = True
