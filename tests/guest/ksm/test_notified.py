@@ -9,10 +9,10 @@ import pytest
 
 from harness.guest.guest import Guest
 from tests.guest.ksm.control import RUN, Merger
+from tests.guest.ksm.test_why import KVM_CREATE_VM
 
 pytestmark = pytest.mark.guest(cpus=2)
 
-KVM_CREATE_VM = 0xAE01
 PAGES = 4096
 FILED, UNSEEN = 4, 8
 """Passes until pages are filed, and in how many of them smart scan looks at each of these once."""
