@@ -10,6 +10,8 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from harness.errors import SamepageError
@@ -98,6 +100,21 @@ class Channel:
             self._unsent.append(data)
         os.eventfd_write(self._wake, 1)
 
+    def wait_for(self, changed: threading.Condition, happened: Callable[[], object], timeout: float | None) -> bool:
+        """Wait, with `changed` held, until frames made something happen. Every wait for the guest goes through here."""
+        return bool(changed.wait_for(happened, timeout))
+
+    def nudge(self, timeout: float) -> None:
+        """Let the guest have a turn, where it has turns (lockstep.py)."""
+
+    def let_run(self, until: Callable[[], object], timeout: float) -> None:
+        """Let the guest run until something is so that is not the channel's, where it does not by itself."""
+
+    @contextmanager
+    def free(self) -> Iterator[None]:
+        """Let the guest run and QEMU's monitor answer, where they do not by themselves."""
+        yield
+
     def close(self) -> None:
         """End the channel's thread; whoever still waits is told that the channel is gone."""
         self._closing = True
@@ -108,8 +125,9 @@ class Channel:
     def _ask(self, kind: FrameType, payload: bytes, timeout: float) -> Frame | None:
         reply = _Reply()
         self.open(reply, kind, payload)
-        if not reply.arrived.wait(timeout):
-            return None
+        with reply.changed:
+            if not self.wait_for(reply.changed, lambda: reply.over, timeout):
+                return None
         if reply.frame is None:
             raise self.failure or ChannelClosed("the command channel is gone")
         return reply.frame
@@ -122,6 +140,10 @@ class Channel:
             failure = error
         except OSError as error:
             failure = ChannelClosed(f"the command channel broke: {error.strerror}")
+        finally:
+            self._give_up(failure)
+
+    def _give_up(self, failure: ChannelClosed | ProtocolError) -> None:
         with self._lock:
             self.failure = failure
             receivers = list(self._receivers.values())
@@ -192,15 +214,18 @@ class _Reply:
     """Waits for the one frame that answers a PING or MARK."""
 
     def __init__(self) -> None:
-        self.arrived = threading.Event()
+        self.changed = threading.Condition()
+        self.over = False
         self.frame: Frame | None = None
 
     def receive(self, frame: Frame) -> None:
         self.frame = frame
-        self.arrived.set()
+        self.lose()
 
     def lose(self) -> None:
-        self.arrived.set()
+        with self.changed:
+            self.over = True
+            self.changed.notify_all()
 
 
 class Deadline:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.guest.protocol import CHANNEL_NAME
+from harness.guest.protocol import CHANNEL_NAME, LOCKSTEP_BELL, LOCKSTEP_BYTES, LOCKSTEP_GATE
 from harness.guest.spec import GuestSpec
 
 KERNEL_ARGUMENTS = (
@@ -26,6 +26,9 @@ KERNEL_ARGUMENTS = (
     "cryptomgr.notests",
     "initcall_blacklist=jent_mod_init",
 )
+
+LOCKSTEP_ARGUMENTS = ("lpj=4000000",)
+"""Its clock runs at 1 GHz, and finding that out takes the second CPU more instructions than all else."""
 
 # QEMU 10.0.13 emulates string instructions an element at a time: kernels and libraries move bytes by them where a
 # processor says that it is fast at it. Without, a huge page is cleared in a third of the time, a file read in half.
@@ -61,12 +64,23 @@ class SnapshotFiles:
 
 
 @dataclass(frozen=True)
+class LockstepEnds:
+    """What a guest in lockstep has in place of the channel (lockstep.py)."""
+
+    memory: str
+    """The shared memory's file (inside QEMU's sandbox)."""
+    bell: int
+    gate: int
+
+
+@dataclass(frozen=True)
 class GuestSockets:
     """Descriptors of the sockets that QEMU inherits."""
 
     console: int
-    channel: int
+    """In lockstep the end of a pipe."""
     qmp: int
+    channel: int | LockstepEnds
 
 
 def qemu_arguments(
@@ -82,26 +96,59 @@ def qemu_arguments(
         *("-nodefaults", "-no-user-config", "-no-reboot", "-no-shutdown"),
         *("-display", "none", "-nic", "none"),
         *("-machine", "q35,sata=off,smbus=off,graphics=off,vmport=off"),
-        *_accelerator(accelerator),
+        *_accelerator(accelerator, spec.lockstep),
         *_processors_and_memory(spec, snapshot),
         *("-kernel", files.kernel, "-initrd", files.initramfs),
-        *("-append", " ".join([*KERNEL_ARGUMENTS, *spec.append])),
-        *_socket("console", sockets.console),
+        *("-append", " ".join([*KERNEL_ARGUMENTS, *(LOCKSTEP_ARGUMENTS if spec.lockstep else ()), *spec.append])),
+        *_console(sockets),
         *("-serial", "chardev:console"),
         *_socket("qmp", sockets.qmp),
         *("-mon", "chardev=qmp,mode=control"),
-        *_socket("channel", sockets.channel),
-        *("-device", "virtio-serial-pci,max_ports=2"),
-        *("-device", f"virtserialport,chardev=channel,name={CHANNEL_NAME}"),
-        *_disk("root", files.root),
-        *_disk("modules", files.modules),
-        *(argument for serial, path in spec.disks for argument in _disk(serial, str(path))),
+        *_channel(sockets.channel),
+        *(argument for serial, path in _disks(spec, files) for argument in _disk(serial, path)),
         *spec.qemu_arguments,
         *(("-incoming", "defer") if snapshot is not None and snapshot.saved else ()),
     ]
 
 
-def _accelerator(name: str) -> Sequence[str]:
+def _disks(spec: GuestSpec, files: QemuFiles) -> list[tuple[str, str]]:
+    if spec.lockstep:  # its initramfs has their content
+        return []
+    return [("root", files.root), ("modules", files.modules), *((name, str(path)) for name, path in spec.disks)]
+
+
+def _console(sockets: GuestSockets) -> Sequence[str]:
+    if isinstance(sockets.channel, int):
+        return _socket("console", sockets.console)
+    # A pipe takes in what a connection would refuse at times: each byte for itself fills that soon.
+    return ("-add-fd", f"fd={sockets.console},set=1", "-chardev", "file,id=console,path=/dev/fdset/1,append=on")
+
+
+def _channel(ends: int | LockstepEnds) -> Sequence[str]:
+    if isinstance(ends, int):
+        return [
+            *_socket("channel", ends),
+            *("-device", "virtio-serial-pci,max_ports=2"),
+            *("-device", f"virtserialport,chardev=channel,name={CHANNEL_NAME}"),
+        ]
+    return [
+        *(
+            "-object",
+            f"memory-backend-file,id=lockstep,mem-path={_escaped(ends.memory)},size={LOCKSTEP_BYTES},share=on",
+        ),
+        *("-device", "ivshmem-plain,memdev=lockstep"),
+        *_socket("bell", ends.bell),
+        *("-device", f"isa-debugcon,chardev=bell,iobase={LOCKSTEP_BELL:#x}"),
+        *_socket("gate", ends.gate),
+        *("-device", f"isa-debugcon,chardev=gate,iobase={LOCKSTEP_GATE:#x}"),
+    ]
+
+
+def _accelerator(name: str, lockstep: bool) -> Sequence[str]:
+    if lockstep:
+        exact = ("-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2026-01-01,clock=vm")
+        # -S: it begins when the harness is there to take turns.
+        return ("-accel", "tcg,thread=single", "-cpu", _EMULATED_CPU, *exact, "-S")
     # -cpu host aborts under TCG; max is everything that the accelerator can give, under KVM the host's.
     if name == "tcg":
         return ("-accel", "tcg,thread=multi", "-cpu", _EMULATED_CPU)

@@ -18,6 +18,8 @@ from pathlib import Path
 import pexpect
 from pexpect.fdpexpect import fdspawn
 
+from harness.errors import SamepageError
+
 _READ_SIZE = 65536
 _MAX_LINE = 16384
 _KEPT_LINES = 200
@@ -33,11 +35,17 @@ class Console:
         on_lines: Callable[[Sequence[str]], None],
         on_end: Callable[[], None],
         before: bytes = b"",
+        *,
+        takes_keys: bool = True,
     ) -> None:
         """Read `sock` from now on; give every whole line to `on_lines`, and call `on_end` when the guest is gone.
 
-        `before` is what the guest has printed already; it begins `log`, and is given to nobody.
+        `before` is what the guest has printed already; it begins `log`, and is given to nobody. Without `takes_keys`
+        nothing can be typed.
         """
+        self.takes_keys = takes_keys
+        self.handled = 0
+        """How many bytes of `sock` were read, and their lines given away."""
         self._sock = sock
         self._path = log
         self._log = log.open("wb", buffering=0)
@@ -71,12 +79,14 @@ class Console:
             return log.read().decode(errors="replace").replace("\r\n", "\n")
 
     def send(self, data: bytes) -> None:
-        """Type `data` on the serial line."""
+        """Type `data` on the serial line. Raises SamepageError where it takes no keys."""
+        self._check_keys()
         with contextlib.suppress(OSError):
             self._sock.sendall(data)
 
     def attach(self) -> socket.socket:
-        """Return a socket that carries the serial line both ways from now on; close it to detach."""
+        """Return a socket that carries the serial line both ways from now on; close it to detach. Raises as `send`."""
+        self._check_keys()
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with self._lock:
@@ -108,6 +118,7 @@ class Console:
                 if len(rest) > _MAX_LINE:
                     whole, rest = [*whole, rest], b""
                 self._take_lines(whole)
+                self.handled += len(data)
         if rest:
             self._take_lines([rest])
         self._log.close()
@@ -119,6 +130,10 @@ class Console:
                 sock.shutdown(socket.SHUT_RDWR)
         self.ended.set()
         self._on_end()
+
+    def _check_keys(self) -> None:
+        if not self.takes_keys:
+            raise SamepageError("nothing can be typed to a guest in lockstep", where=str(self._path))
 
     def _take_lines(self, raw: Sequence[bytes]) -> None:
         lines = [line.strip(b"\r").decode(errors="replace") for line in raw]

@@ -31,7 +31,8 @@ def write_dump(console: Console, qmp: Qmp, folder: Path) -> list[Path]:
     for name, line in _MONITOR.items():
         written.append(_write(folder / name, _attempt(functools.partial(qmp.human, line))))
     start = console.position
-    if "'running': True" in status:
+    # Where the kernel cannot be asked, an NMI would end one that was well.
+    if "'running': True" in status and console.takes_keys:
         with contextlib.suppress(QmpFailed):
             _ask_kernel(console, qmp)
     written.append(_write(folder / "sysrq.txt", console.text_since(start)))

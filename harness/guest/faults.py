@@ -6,7 +6,7 @@ https://docs.kernel.org/fault-injection/fault-injection.html
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,8 +15,8 @@ from harness.guest.guest import Guest
 _DEBUGFS = "/sys/kernel/debug/"
 KINDS = ("failslab", "fail_page_alloc")
 _SETTINGS = {
-    "failslab": {"ignore-gfp-wait": "N"},
-    "fail_page_alloc": {"ignore-gfp-wait": "N", "ignore-gfp-highmem": "N", "min-order": "0"},
+    "failslab": {"ignore-gfp-wait": "N", "verbose": "0"},
+    "fail_page_alloc": {"ignore-gfp-wait": "N", "ignore-gfp-highmem": "N", "min-order": "0", "verbose": "0"},
 }
 _MANY = 1_000_000
 _STACK_DEPTH = 32
@@ -49,6 +49,17 @@ def module_code(guest: Guest, name: str) -> range:
     return range(min(one.start for one in functions), max(one.stop for one in functions))
 
 
+def count_all(guest: Guest) -> None:
+    """Have /proc/self/fail-nth count every allocation, those that could wait for memory among them."""
+    for kind, settings in _SETTINGS.items():
+        _set(guest, kind, settings)
+
+
+def _set(guest: Guest, kind: str, settings: Mapping[str, str]) -> None:
+    for name, value in settings.items():
+        guest.write(f"{_DEBUGFS}{kind}/{name}", value)
+
+
 @contextmanager
 def failing(
     guest: Guest, code: range, *, kinds: Sequence[str] = KINDS, probability: int = 100, interval: int = 1
@@ -57,7 +68,6 @@ def failing(
     failures = Failures()
     for kind in kinds:
         settings = _SETTINGS[kind] | {
-            "verbose": "0",
             "stacktrace-depth": str(_STACK_DEPTH),
             "require-start": hex(code.start),
             "require-end": hex(code.stop),
@@ -65,8 +75,7 @@ def failing(
             "times": str(_MANY),
             "probability": str(probability),
         }
-        for name, value in settings.items():
-            guest.write(f"{_DEBUGFS}{kind}/{name}", value)
+        _set(guest, kind, settings)
     try:
         yield failures
     finally:

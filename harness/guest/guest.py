@@ -95,14 +95,24 @@ class Guest:
         self.spec = spec
         self.folder = folder
         self.timeout_factor = config.timeout_factor
+        self.inserted: set[str] = set()
+        """Names of the modules that `insmod` loaded, whether they are there still or not."""
+        assert not (spec.lockstep and snapshot), "only what is booted repeats"
         self._closed = False
         self._hung: GuestHung | None = None
         self._hang_lock = threading.Lock()
         self._keys: ssh.Keys | None = None
-        self.log = LogGate(self._mark, self._log_unreadable, self.timeout_factor)
+        self.log = LogGate(
+            self._mark,
+            self._log_unreadable,
+            self.timeout_factor,
+            nudge=self._nudge,
+            nonce="lockstep" if spec.lockstep else None,
+        )
         qemu = find_qemu(config)
         self.qemu_version = qemu.version
-        self.accelerator = choose_accelerator(config, qemu, kernel_of(image, spec), spec.accelerator)
+        wanted = "tcg" if spec.lockstep else spec.accelerator
+        self.accelerator = choose_accelerator(config, qemu, kernel_of(image, spec), wanted)
         folder.mkdir(parents=True, exist_ok=True)
         self._machine = Machine(qemu, self.accelerator, image, spec, folder, self.log.feed, self.log.end, snapshot)
         self._files = GuestFiles(self._start_files)
@@ -217,6 +227,7 @@ class Guest:
         self.put(ko.read_bytes(), path)
         self.run(["insmod", path, *parameters], timeout=timeout)
         self.run(["rm", path])
+        self.inserted.add(ko.stem)
         livepatch.wait_patched(self, ko.stem, timeout * self.timeout_factor)
 
     def rmmod(self, name: str, timeout: float = 120) -> None:
@@ -273,20 +284,35 @@ class Guest:
 
     @property
     def healthy(self) -> bool:
-        """Whether the guest runs, answers as far as is known, and its kernel never complained."""
-        return self.running and not self.log.splats and not self.log.unreadable
+        """Whether the guest runs and answers, as far as is known, and its kernel complained of nothing unexpected."""
+        return self.running and all(splat.expected for splat in self.log.splats) and not self.log.unreadable
+
+    @property
+    def pristine(self) -> bool:
+        """Whether it is healthy, and its kernel never complained at all."""
+        return self.healthy and not self.log.splats
+
+    def pause(self, seconds: float) -> None:
+        """Let the guest go on for so long; in lockstep by its own clock."""
+        if self.spec.lockstep:
+            self.run(["sleep", f"{seconds:g}"])
+        else:
+            time.sleep(seconds)
 
     def dump(self) -> Path:
         """Write stacks and registers into `folder`/dump and return that."""
         folder = self.folder / DUMP_FOLDER
-        write_dump(self.console, self.qmp, folder)
+        with self._machine.channel.free():
+            write_dump(self.console, self.qmp, folder)
         return folder
 
     def poweroff(self, timeout: float = 60) -> None:
         """Have the guest shut down in order, and close it. Raises GuestHung when it does not."""
         self._check_damage()
         self.spawn(["poweroff"])
-        if self._machine.process.wait(timeout * self.timeout_factor) is None:
+        seconds = timeout * self.timeout_factor
+        self._machine.channel.let_run(lambda: not self._machine.process.running, seconds)
+        if self._machine.process.wait(seconds) is None:
             raise self._hang("poweroff", f"did not power off within {timeout:.0f} s")
         self._closed = True
         splats = self.log.drain("poweroff")
@@ -394,6 +420,10 @@ class Guest:
         with contextlib.suppress(ChannelClosed, ProtocolError):
             return self._machine.channel.mark(line, timeout)
         return False
+
+    def _nudge(self, timeout: float) -> None:
+        """Let a guest go on that is in lockstep."""
+        self._machine.channel.nudge(timeout)
 
     def _log_unreadable(self, command: str, why: str) -> Exception:
         with contextlib.suppress(ChannelClosed, ProtocolError):

@@ -28,6 +28,9 @@ class Files(Protocol):
     def write(self, path: str, text: str, timeout: float = 60) -> None:
         """Write to a file; raises CommandTimeout."""
 
+    def pause(self, seconds: float) -> None:
+        """Let it go on for so long."""
+
 
 def _transition(guest: Files, name: str) -> bytes | None:
     path = f"{_FOLDER}/{name}/transition"
@@ -62,4 +65,4 @@ def _wait(guest: Files, name: str, states: tuple[bytes | None, ...], goal: str, 
                 where=f"livepatch {name}",
                 hint=f"/proc/*/patch_state in the guest says which are not; {_FOLDER}/{name}/force is the last resort.",
             )
-        time.sleep(_POLL_SECONDS)
+        guest.pause(_POLL_SECONDS)

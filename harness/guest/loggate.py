@@ -24,6 +24,9 @@ SETTLE_TIMEOUT = 3.0
 """Seconds that the rest of a report may take which another CPU is still printing when the mark arrives."""
 MAX_PENDING_LINES = 200_000
 _COMMAND_SHOWN = 120
+_PATIENCE = 0.5
+"""Seconds between looks for a mark where no line comes."""
+_SETTLE_SECONDS = 0.1
 
 
 @dataclass
@@ -42,16 +45,21 @@ class LogGate:
         mark: Callable[[str, float], bool],
         unreadable: Callable[[str, str], Exception] = lambda command, why: KernelLogUnreadable(why, where=command),
         timeout_factor: float = 1.0,
+        nudge: Callable[[float], None] = lambda timeout: None,
+        nonce: str | None = None,
     ) -> None:
         """Be ready for lines.
 
         `mark(line, timeout)` writes a line into the guest's kernel log; False when the guest does not answer.
         `unreadable(command, why)` makes the error for a log that cannot be read; it may know a better reason.
+        `nudge(timeout)` lets a guest go on that does not by itself, while its log is waited for.
+        `nonce` is in each mark; a random one when not given.
         """
         self._mark = mark
         self._unreadable = unreadable
         self._factor = timeout_factor
-        self._nonce = secrets.token_hex(4)
+        self._nudge = nudge
+        self._nonce = nonce or secrets.token_hex(4)
         self._count = 0
         self._changed = threading.Condition()
         self._checking = threading.RLock()
@@ -151,22 +159,25 @@ class LogGate:
         if not self._mark(f"<6>{mark}: {shown}\n", timeout):
             raise self._fail(command, f"the guest did not write a mark into its log within {timeout:.0f} s")
         deadline = Deadline(timeout)
-        with self._changed:
-            while True:
+        while True:
+            with self._changed:
                 at = next((i for i, line in enumerate(self._lines) if mark + ":" in line), None)
                 if at is not None:
                     lines, self._lines = self._lines[:at], self._lines[at + 1 :]
                     return lines
-                if self._ended or not self._changed.wait(deadline.left()):
+                if self._ended or deadline.passed:
                     break
+                self._changed.wait(min(deadline.left(), _PATIENCE))
+            self._nudge(deadline.left())
         gone = "it is gone" if self._ended else f"not within {timeout:.0f} s"
         raise self._fail(command, f"the mark after this command did not come over the serial console: {gone}")
 
     def _judge(self, command: str, lines: list[str], others: list[str]) -> None:
         splats, unfinished = find_splats(lines)
-        deadline = Deadline(SETTLE_TIMEOUT * self._factor)
-        while unfinished and not deadline.passed:
-            threading.Event().wait(0.1)
+        looks = round(SETTLE_TIMEOUT * self._factor / _SETTLE_SECONDS)
+        while unfinished and (looks := looks - 1) >= 0:
+            self._nudge(SETTLE_TIMEOUT * self._factor)
+            threading.Event().wait(_SETTLE_SECONDS)
             more = self._read_to_mark(command)
             if not more:
                 break

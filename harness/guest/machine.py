@@ -8,23 +8,29 @@ for, and nothing that a harness killed in mid-air could leave behind.
 from __future__ import annotations
 
 import contextlib
+import io
 import shutil
 import socket
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.guest.channel import Channel, Deadline
 from harness.guest.commandline import GuestSockets, QemuFiles, SnapshotFiles, qemu_arguments
 from harness.guest.console import Console
 from harness.guest.errors import ChannelClosed, GuestStartFailed, SnapshotFailed
+from harness.guest.lockstep import Lockstep, LockstepChannel
 from harness.guest.process import QemuProcess
 from harness.guest.qemu import Qemu
 from harness.guest.qmp import Qmp, QmpFailed
 from harness.guest.spec import GuestSpec
 from harness.image import Image
+from harness.image.cpio import newc_archive
 
 CONSOLE_LOG = "console.log"
+INITRAMFS = "initramfs"
+SHARED_MEMORY = "lockstep"
 QEMU_LOG = "qemu.log"
 REGISTERS = "registers-at-end.txt"
 _ENDS = {
@@ -38,6 +44,52 @@ _POLL_SECONDS = 0.02
 def kernel_of(image: Image, spec: GuestSpec) -> Path:
     """Return the file that QEMU starts: the kernel as it is, by PVH, where that can be."""
     return image.vmlinuz if spec.kaslr or not image.needs.pvh else image.vmlinux
+
+
+def with_disks(image: Image, path: Path) -> Path:
+    """Write an initramfs that has the content of the disks, too, and return its path."""
+    disks = {"disks/root": (0o444, image.root.read_bytes()), "disks/modules": (0o444, image.modules.read_bytes())}
+    path.write_bytes(image.initramfs.read_bytes() + newc_archive(disks))
+    return path
+
+
+_Pair = tuple[socket.socket, socket.socket]
+"""Our end and QEMU's."""
+
+
+@dataclass(frozen=True)
+class _Connections:
+    """What QEMU is connected by; in lockstep there is no port, and it has other ends of the console."""
+
+    console: _Pair
+    monitor: _Pair
+    port: _Pair
+    lockstep: Lockstep | None
+
+    @classmethod
+    def make(cls, shared_memory: Path | None, cleanup: contextlib.ExitStack) -> _Connections:
+        """Connect; `cleanup` closes what is open yet. `shared_memory` is for a guest in lockstep."""
+        console, monitor, port = (socket.socketpair() for _ in range(3))
+        for end in (*console, *monitor, *port):
+            cleanup.callback(end.close)
+        lockstep = None if shared_memory is None else Lockstep.prepare(shared_memory)
+        if lockstep:
+            cleanup.callback(lockstep.close)
+        return cls(console, monitor, port, lockstep)
+
+    @property
+    def inherited(self) -> list[socket.socket | io.FileIO]:
+        """QEMU's ends, to be closed once it has them: of console, monitor, and what the channel is."""
+        if self.lockstep is None:
+            return [self.console[1], self.monitor[1], self.port[1]]
+        bell, gate, printed = self.lockstep.theirs
+        return [printed, self.monitor[1], bell, gate]
+
+    @property
+    def sockets(self) -> GuestSockets:
+        """What QEMU is told of them."""
+        console, monitor, channel = (end.fileno() for end in self.inherited[:3])
+        return GuestSockets(console, monitor, self.lockstep.ends if self.lockstep else channel)
 
 
 class Machine:
@@ -60,33 +112,43 @@ class Machine:
         """
         self.folder = folder
         self._snapshot = snapshot
-        kernel = kernel_of(image, spec)
-        files = QemuFiles(str(kernel), str(image.initramfs), str(image.root), str(image.modules))
-        pairs = [socket.socketpair() for _ in range(3)]
-        ours = [pair[0] for pair in pairs]
-        theirs = [pair[1] for pair in pairs]
-        descriptors = [sock.fileno() for sock in theirs]
-        arguments = qemu_arguments(spec, accelerator, files, GuestSockets(*descriptors), snapshot)
+        initramfs = with_disks(image, folder / INITRAMFS) if spec.lockstep else image.initramfs
+        files = QemuFiles(str(kernel_of(image, spec)), str(initramfs), str(image.root), str(image.modules))
         restored = None if snapshot is None or not snapshot.saved else Path(snapshot.folder)
-        readable = [*image.files(), *(path for _, path in spec.disks), *([] if restored is None else [restored])]
+        readable = [*image.files(), initramfs, *(path for _, path in spec.disks), *([restored] if restored else [])]
         writable = [Path(snapshot.folder)] if snapshot and not snapshot.saved else []
-        line = qemu.command(arguments, readable, writable)
         with contextlib.ExitStack() as cleanup:
-            for sock in ours:
-                cleanup.callback(sock.close)
-            try:
-                self.process = QemuProcess(line, descriptors, folder / QEMU_LOG)
-            finally:
-                for sock in theirs:
-                    sock.close()
+            ends = _Connections.make(folder / SHARED_MEMORY if spec.lockstep else None, cleanup)
+            writable += [ends.lockstep.memory] if ends.lockstep else []
+            arguments = qemu_arguments(spec, accelerator, files, ends.sockets, snapshot)
+            line = qemu.command(arguments, readable, writable)
+            self.process = QemuProcess(line, [end.fileno() for end in ends.inherited], folder / QEMU_LOG)
+            for end in ends.inherited:
+                end.close()
             cleanup.callback(self.process.kill)
             before = b"" if restored is None else (restored / CONSOLE_LOG).read_bytes()
-            self.console = Console(ours[0], folder / CONSOLE_LOG, on_lines, on_console_end, before)
+            log, keys = folder / CONSOLE_LOG, ends.lockstep is None
+            self.console = Console(ends.console[0], log, on_lines, on_console_end, before, takes_keys=keys)
             cleanup.callback(self.console.close)
-            self.channel = Channel(ours[1], greeted=restored is not None)
+            self.qmp = self._greet(ends.monitor[0])
+            self.channel = self._open_channel(ends, greeted=restored is not None)
             cleanup.callback(self.channel.close)
-            self.qmp = self._greet(ours[2])
+            if ends.lockstep:
+                self._begin(initramfs, ends.lockstep.memory)
             cleanup.pop_all()
+
+    def _open_channel(self, ends: _Connections, *, greeted: bool) -> Channel:
+        if ends.lockstep is None:
+            return Channel(ends.port[0], greeted=greeted)
+        for end in ends.port:
+            end.close()
+        return LockstepChannel(ends.lockstep, self.console, ends.console[1])
+
+    def _begin(self, *files: Path) -> None:
+        """Let a guest in lockstep go, without files that QEMU has read or opened."""
+        for path in files:
+            path.unlink()
+        self.qmp.execute("cont")
 
     def _greet(self, sock: socket.socket) -> Qmp:
         try:

@@ -19,6 +19,13 @@ MAX_PAYLOAD = 65536
 MAX_DATA = 32768
 WINDOW = 262144
 
+LOCKSTEP_BELL = 0xE9
+LOCKSTEP_GATE = 0xEA
+LOCKSTEP_BYTES = 2 << 20
+LOCKSTEP_ROOM = (1 << 20) - 4096
+LOCKSTEP_OUT, LOCKSTEP_IN = 4096, 4096 + (1 << 20)
+"""Where in it the bytes of either side are; before them three numbers: the guest's, its room, the host's."""
+
 _U32 = struct.Struct("<I")
 _I32 = struct.Struct("<i")
 _CLOCKS = struct.Struct("<QQQ")

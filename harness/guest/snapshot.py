@@ -60,10 +60,13 @@ class MadeFrom(msgspec.Struct, frozen=True, kw_only=True):
 def can_be_restored(spec: GuestSpec) -> bool:
     """Whether guests of this kind may all begin in the same state.
 
-    Not one whose kernel chooses its address at random, and not one whose QEMU is given a file, a device of the
-    host's or a connection: nobody knows whether those are the same each time, and a disk's content is not saved.
+    Not one whose kernel chooses its address at random or that is in lockstep, and not one whose QEMU is given a file, a
+    device of the host's or a connection: nobody knows whether those are the same each time, and a disk's content is not
+    saved.
     """
-    return not spec.kaslr and not spec.disks and not any(_names_something(word) for word in spec.qemu_arguments)
+    return not (spec.kaslr or spec.lockstep or spec.disks) and not any(
+        _names_something(word) for word in spec.qemu_arguments
+    )
 
 
 def suited(spec: GuestSpec, needs: GuestNeeds) -> GuestSpec:
@@ -107,7 +110,7 @@ def ensure_snapshot(config: Config, image: Image, spec: GuestSpec, folder: Path)
 def describe(image: Image, qemu: Qemu, accelerator: str, spec: GuestSpec) -> MadeFrom:
     """Return what a snapshot of such a guest is made from."""
     files = QemuFiles("kernel", "initramfs", "root", "modules")
-    arguments = qemu_arguments(spec, accelerator, files, GuestSockets(0, 1, 2), SnapshotFiles("snapshot", saved=False))
+    arguments = qemu_arguments(spec, accelerator, files, GuestSockets(0, 2, 1), SnapshotFiles("snapshot", saved=False))
     return MadeFrom(
         image=image.sha256,
         # A tool root's name has the hash of every package in it.

@@ -82,7 +82,7 @@ KINDS = (
         r".* invoked oom-killer: ",
         r"^(?:Out of memory|Memory cgroup out of memory): Killed process|^Out of memory and no killable processes",
     ),
-    _kind("allocation failure", r".*: page allocation (?:failure|stalls): "),
+    _kind("allocation failure", r".*: (?:page allocation (?:failure|stalls)|vmalloc error): "),
     # Whatever prints a trace without one of the headers above is worth a look as well.
     _kind("call trace", r"Call Trace:"),
 )

@@ -145,7 +145,7 @@ class Stream:
         Raises TimeoutError when none came in time (None: waits for ever); unlike in all else, the program lives on.
         """
         with self._changed:
-            if not self._changed.wait_for(self._can_move, timeout):
+            if not self._channel.wait_for(self._changed, self._can_move, timeout):
                 raise TimeoutError
         data = self._take(size)
         if not data:
@@ -198,7 +198,7 @@ class Stream:
         deadline = self._deadline(timeout)
         with self._changed:
             while not self._over and not deadline.passed:
-                self._changed.wait_for(self._can_move, deadline.left())
+                self._channel.wait_for(self._changed, self._can_move, deadline.left())
                 self._take(WINDOW)
             return self._over
 
@@ -266,6 +266,6 @@ class Stream:
 
     def _wait_for_change(self, deadline: Deadline, what: str, happened: Callable[[], object]) -> None:
         with self._changed:
-            if self._changed.wait_for(happened, deadline.left()):
+            if self._channel.wait_for(self._changed, happened, deadline.left()):
                 return
         raise self._supervisor.timed_out(self, what, deadline.seconds)

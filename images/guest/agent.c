@@ -6,7 +6,8 @@
  * port.c moves frames, requests.c understands them, task.c runs programs, files.c
  * reads and writes files.
  *
- * One epoll loop, no threads and no timers: an idle agent executes nothing.
+ * One epoll loop, no threads and no timers: an idle agent executes nothing. (But
+ * in lockstep, where it asks the host again and again: lockstep.c.)
  * Memory is bounded: one output buffer for all, at most WINDOW bytes of input
  * per program.  Output is read from a program only when there is room for it.
  * Each program leads a session of its own, and a kill reaches all of it.
@@ -47,6 +48,18 @@ void shut(struct source *source)
 	if (source->fd >= 0)
 		close(source->fd);
 	source->fd = -1;
+}
+
+bool read_word(const char *path, char *text, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, text, size - 1);
+
+	if (fd >= 0)
+		close(fd);
+	text[n < 0 ? 0 : n] = 0;
+	text[strcspn(text, "\n")] = 0;
+	return n > 0;
 }
 
 int set_oom_score(const char *score)
@@ -106,11 +119,24 @@ static void handle(struct source *source, uint32_t events)
 	}
 }
 
+/* Nothing is left to do but what the host says. Returns how long to wait then. */
+static int ask_host(void)
+{
+	bool full = out_room() < DATA_ROOM;
+	bool more = take_turn();
+
+	if (full)
+		resume_all();
+	return more ? 0 : LOCKSTEP_PAUSE_MS;
+}
+
 int main(int argc, char **argv)
 {
 	struct epoll_event events[64];
+	int wait;
 
 	set_up(argc > 1 ? argv[1] : NULL);
+	wait = in_lockstep() ? 0 : -1;
 	for (;;) {
 		size_t room = out_room();
 
@@ -123,11 +149,13 @@ int main(int argc, char **argv)
 		rewatch_all();
 		watch(&port, (out_room() >= CONTROL_ROOM ? EPOLLIN : 0) | (port_has_output() ? EPOLLOUT : 0));
 
-		int n = epoll_wait(epoll_fd, events, sizeof(events) / sizeof(*events), -1);
+		int n = epoll_wait(epoll_fd, events, sizeof(events) / sizeof(*events), wait);
 
 		if (n < 0 && errno != EINTR)
 			fatal("epoll_wait: %s", strerror(errno));
 		for (int i = 0; i < n; i++)
 			handle(events[i].data.ptr, events[i].events);
+		if (in_lockstep())
+			wait = n > 0 ? 0 : ask_host();
 	}
 }

@@ -44,12 +44,14 @@ extern int kmsg_fd;
 void watch(struct source *source, uint32_t events);
 void shut(struct source *source);
 int set_oom_score(const char *score);
+bool read_word(const char *path, char *text, size_t size);	/* a file of sysfs, up to its newline */
 
 /* port.c: bytes from and to the host.  Who sends a frame has seen to the room. */
 extern struct source port;
 void open_port(const char *given);
 void read_port(void);
 void flush_port(void);
+bool take_turn(void);
 bool port_has_output(void);
 size_t out_room(void);
 uint8_t *frame_payload(size_t room);
@@ -59,6 +61,11 @@ void send_u32(uint32_t id, enum frame_type type, uint32_t value);
 void send_failed(uint32_t id, int32_t err, const char *what);
 void take_frames(void);
 __attribute__((format(printf, 1, 2), noreturn)) void fatal(const char *format, ...);
+
+/* lockstep.c: the same through shared memory, in turns */
+bool open_lockstep(void);
+bool in_lockstep(void);
+size_t exchange(const void *out, size_t size, void *in, size_t room);
 
 /* requests.c: what the host asks for */
 void take_frame(uint32_t id, uint8_t type, uint8_t *payload, uint32_t length);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The virtio-serial port: frames cut from its bytes, and bytes waiting to go out. */
+/* The virtio-serial port, or what is in its place: frames cut from bytes, and bytes waiting to go out. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -29,17 +29,7 @@ static int find_port(void)
 
 	while (dir && found < 0 && (entry = readdir(dir))) {
 		snprintf(path, sizeof(path), "/sys/class/virtio-ports/%s/name", entry->d_name);
-
-		int fd = open(path, O_RDONLY | O_CLOEXEC);
-		ssize_t n = fd < 0 ? -1 : read(fd, name, sizeof(name) - 1);
-
-		if (fd >= 0)
-			close(fd);
-		if (n <= 0)
-			continue;
-		name[n] = 0;
-		name[strcspn(name, "\n")] = 0;
-		if (strcmp(name, CHANNEL_NAME))
+		if (!read_word(path, name, sizeof(name)) || strcmp(name, CHANNEL_NAME))
 			continue;
 		snprintf(path, sizeof(path), "/dev/%s", entry->d_name);
 		found = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
@@ -51,6 +41,8 @@ static int find_port(void)
 
 void open_port(const char *given)
 {
+	if (!given && open_lockstep())
+		return;
 	port_is_given = given;
 	port.fd = given ? atoi(given) : find_port();
 	if (port.fd < 0 || fcntl(port.fd, F_SETFD, FD_CLOEXEC) || fcntl(port.fd, F_SETFL, O_NONBLOCK))
@@ -96,7 +88,7 @@ void send_u32(uint32_t id, enum frame_type type, uint32_t value)
 
 void flush_port(void)
 {
-	while (out_at < out_end) {
+	while (out_at < out_end && port.fd >= 0) {
 		ssize_t n = write(port.fd, out_buf + out_at, out_end - out_at);
 
 		if (n < 0 && errno == EINTR)
@@ -119,8 +111,10 @@ void fatal(const char *format, ...)
 	length = vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
 	dprintf(kmsg_fd, "<3>samepage-agent: %s\n", text);
-	if (port.fd >= 0 && out_room() >= CONTROL_ROOM) {
+	if (out_room() >= CONTROL_ROOM && (port.fd >= 0 || in_lockstep())) {
 		send_frame(0, FRAME_FATAL, text, length);
+		if (in_lockstep())
+			exchange(out_buf + out_at, out_end - out_at, in_buf, 0);
 		flush_port();
 	}
 	exit(1);
@@ -159,6 +153,17 @@ void take_frames(void)
 	}
 	memmove(in_buf, in_buf + at, in_used - at);
 	in_used -= at;
+}
+
+/* In lockstep: let the host have its turn. False when it has nothing for us. */
+bool take_turn(void)
+{
+	size_t n = exchange(out_buf + out_at, out_end - out_at, in_buf + in_used, sizeof(in_buf) - in_used);
+
+	out_at = out_end = 0;
+	in_used += n;
+	take_frames();
+	return n;
 }
 
 void read_port(void)

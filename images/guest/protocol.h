@@ -19,6 +19,8 @@
 #ifndef SAMEPAGE_PROTOCOL_H
 #define SAMEPAGE_PROTOCOL_H
 
+#include <stdint.h>
+
 #define CHANNEL_NAME		"org.samepage.channel"
 #define PROTOCOL_VERSION	2
 
@@ -49,6 +51,26 @@ enum frame_type {
 	FRAME_PONG = 38,	/* u64 CLOCK_MONOTONIC, BOOTTIME, REALTIME in ns; echo */
 	FRAME_MARKED = 39,	/* the line is in the kernel log */
 	FRAME_FATAL = 40,	/* id 0: text; the agent ends */
+};
+
+/*
+ * In lockstep the frames go through memory (an ivshmem device's) in place of the port.
+ * The guest rings the bell when it has nothing left to do; then it is the host's turn,
+ * until it takes a byte out of the gate's connection, which is full otherwise.
+ */
+#define LOCKSTEP_BELL		0xe9	/* I/O ports: isa-debugcon */
+#define LOCKSTEP_GATE		0xea
+#define LOCKSTEP_BYTES		2097152
+#define LOCKSTEP_ROOM		1044480	/* for bytes from the host */
+#define LOCKSTEP_PAUSE_MS	5	/* for programs, before the guest asks again */
+
+struct lockstep {
+	uint32_t out_size;	/* bytes from the guest */
+	uint32_t in_room;	/* how many it takes now */
+	uint32_t in_size;	/* bytes from the host */
+	uint8_t unused[4096 - 12];
+	uint8_t out[1 << 20];
+	uint8_t in[LOCKSTEP_ROOM];
 };
 
 #endif

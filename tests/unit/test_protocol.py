@@ -29,6 +29,9 @@ def test_the_guests_header_says_the_same() -> None:
         assert int(constants[name]) == getattr(protocol, name), name
     assert int(constants["HEADER_SIZE"]) == protocol.HEADER.size
     assert constants["CHANNEL_NAME"].strip('"') == protocol.CHANNEL_NAME
+    for name in ("LOCKSTEP_BELL", "LOCKSTEP_GATE", "LOCKSTEP_BYTES", "LOCKSTEP_ROOM"):
+        assert int(constants[name], 0) == getattr(protocol, name), name
+    assert protocol.LOCKSTEP_IN + protocol.LOCKSTEP_ROOM == protocol.LOCKSTEP_BYTES
     types = {name: int(value) for name, value in re.findall(r"FRAME_(\w+) = (\d+)", text)}
     assert types == {kind.name: kind.value for kind in FrameType}
 

@@ -135,6 +135,7 @@ def test_no_report(line: str) -> None:
         ("[    1.000000] BUG: unable to handle page fault for address: ffff", "BUG"),
         ("[    1.000000] stack segment: 0000 [#1] SMP", "Oops"),
         ("[    1.000000] sh: page allocation failure: order:9, mode:0x40dc0(GFP_KERNEL)", "allocation failure"),
+        ("[    1.000000] sh: vmalloc error: size 212992, failed to allocate pages", "allocation failure"),
         ("root@samepage:~# [    1.000000] BUG: behind a prompt", "BUG"),
         ("Kernel panic - not syncing: without a time", "panic"),
         ("[    1.000000] Call Trace:", "call trace"),
