@@ -10,6 +10,7 @@
 #include <linux/module.h>
 
 #include "check.h"
+#include "control.h"
 
 /* More of them say nothing new. */
 #define SP_FAULTS_SHOWN 20
@@ -50,6 +51,8 @@ static void sp_check_all(struct sp_check *check)
 	sp_check_records(check);
 	sp_check_unstable(check);
 	sp_check_stable(check);
+	sp_check_kept(check);
+	sp_check_count(check, "unsound reserve", sp_reserve_faults(), 0);
 	sp_check_count(check, "blocks", sp_counted(blocks), check->blocks);
 	sp_check_count(check, "pages_tracked", sp_counted(pages_tracked), check->tracked);
 	sp_check_count(check, "pages_unshared", sp_stripes_sum(candidates), check->filed);
@@ -74,9 +77,10 @@ static int sp_check_show(struct seq_file *out, void *unused)
 	seq_printf(out, "spaces %lu\nblocks %lu\ntracked %lu\ncandidates %lu\nsharers %lu\n",
 		   check.spaces, check.blocks, check.tracked, check.candidates,
 		   check.sharers);
-	seq_printf(out, "nodes %lu\ncompared %lu\nmappings %lu\nunreached %lu\nfaults %lu\n",
-		   check.nodes, check.compared, check.mappings, check.unreached,
-		   check.faults);
+	seq_printf(out, "nodes %lu\nstale %lu\ncompared %lu\nunwalked %lu\n",
+		   check.nodes, check.stale, check.compared, check.unwalked);
+	seq_printf(out, "mappings %lu\nunreached %lu\nmissed %lu\nfaults %lu\n",
+		   check.mappings, check.unreached, check.missed, check.faults);
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(sp_check);

@@ -7,6 +7,8 @@
 
 #include "samepage.h"
 
+struct sp_mappings;
+
 /* What a check counted, and how often something was not as it must be. */
 struct sp_check {
 	struct seq_file *out;		/* NULL: the kernel log */
@@ -16,9 +18,13 @@ struct sp_check {
 	unsigned long filed;		/* found in the unstable tree */
 	unsigned long nodes, shared, sharing, chains, dups;
 	unsigned long buried, left;	/* nodes out of the tree, and their sharers */
+	unsigned long stale;		/* nodes in the tree whose folio has gone */
 	unsigned long compared;		/* merged pages whose content was signed anew */
 	unsigned long mappings;		/* of them that the reverse map finds */
 	unsigned long unreached;	/* and does not find: forks of processes that are gone */
+	unsigned long missed;		/* of those, sharers' own: swapped out, then moved */
+	unsigned long unwalked;		/* merged pages with too many mappings, or too little memory */
+	struct sp_mappings *found;	/* of the page that is looked at; NULL without memory */
 };
 
 __printf(2, 3) void sp_check_fault(struct sp_check *check, const char *format, ...);
@@ -34,6 +40,8 @@ __printf(2, 3) void sp_check_fault(struct sp_check *check, const char *format, .
 void sp_check_records(struct sp_check *check);
 void sp_check_unstable(struct sp_check *check);
 void sp_check_stable(struct sp_check *check);
+void sp_check_kept(struct sp_check *check);
+void sp_check_gone(struct sp_check *check, const struct sp_item *item);
 
 /* check.c */
 void sp_check_pass(void);

@@ -32,6 +32,7 @@ static void sp_check_block(struct sp_check *check, struct sp_block *block)
 		if (item->stable->pfn)
 			continue;
 		/* The node is out of the tree, and goes with its last sharer. */
+		sp_check_gone(check, item);
 		check->left++;
 		check->buried += item->stable->sharers == item->page;
 	}

@@ -103,10 +103,10 @@ static void sp_collect_merged(struct sp_batch *batch, struct sp_block *block,
 	(batch->found + batch->count - 1)->stable = stable;
 }
 
-/* Smart scan: does a page that keeps changing sit out this pass? */
-static bool sp_sits_out(struct sp_block *block, unsigned int index)
+/* Smart scan: does a page that keeps changing sit out this pass? Every written page comes by. */
+static __always_inline bool sp_sits_out(struct sp_block *block, unsigned int index)
 {
-	return sp_tunables.smart_scan && (block->tracked & sp_bit(index)) &&
+	return READ_ONCE(sp_tunables.smart_scan) && (block->tracked & sp_bit(index)) &&
 	       !((block->sharers | block->settled) & sp_bit(index)) &&
 	       sp_slot_skip(block, index);
 }
@@ -155,7 +155,7 @@ static u64 sp_quiet_pages(const struct sp_batch *batch, const struct sp_block *b
 	unsigned int pass = block->owner->pass + block->id, turn;
 	u64 quiet = block->settled;
 
-	if (batch->reexamine || (!batch->by_dirty && !sp_tunables.smart_scan))
+	if (batch->reexamine || (!batch->by_dirty && !READ_ONCE(sp_tunables.smart_scan)))
 		return quiet & block->sharers;
 	if (batch->refile)
 		quiet &= block->candidates | block->sharers;
@@ -172,7 +172,7 @@ static u64 sp_quiet_pages(const struct sp_batch *batch, const struct sp_block *b
 static void sp_account(struct sp_batch *batch, unsigned int looked,
 		       unsigned int passed)
 {
-	if (sp_tunables.smart_scan) {
+	if (READ_ONCE(sp_tunables.smart_scan)) {
 		sp_count_by(pages_skipped, passed);
 		batch->passed += passed;
 		looked += batch->passed / SP_PASSED_PER_PAGE;

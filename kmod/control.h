@@ -46,6 +46,7 @@ void sp_device_exit(void);
 extern const struct attribute_group sp_reserve_group;
 void sp_reserve_adjust(void);
 void sp_reserve_drop(void);
+unsigned long sp_reserve_faults(void);
 int sp_reserve_init(void);
 void sp_reserve_exit(void);
 

@@ -293,7 +293,7 @@ static void sp_file_page(struct sp_batch *batch, struct sp_found *found)
 
 	sp_trial_lock(batch->space, signature);
 	done = sp_is_filed(batch, found, signature) ||
-	       (sp_tunables.use_zero_pages && found->sample == sp_zero_sample &&
+	       (READ_ONCE(sp_tunables.use_zero_pages) && found->sample == sp_zero_sample &&
 		!found->block->spared && sp_try_zero(found->block, found->index));
 	if (!done && key.full) {
 		/* Of one stripe at a time. Nobody else comes by the page: it is in no tree. */

@@ -118,6 +118,23 @@ static struct notifier_block sp_reserve_notifier = {
 	.notifier_call = sp_reserve_needed,
 };
 
+/*
+ * For the checker: by how many pages the list and its count differ. Who is in need waits
+ * meanwhile: as long as for a million pages, a few milliseconds.
+ */
+unsigned long sp_reserve_faults(void)
+{
+	const struct list_head *at;
+	long missing;
+
+	spin_lock(&sp_reserve_lock);
+	missing = sp_reserve_pages;
+	list_for_each(at, &sp_reserve)
+		missing--;
+	spin_unlock(&sp_reserve_lock);
+	return abs(missing);
+}
+
 static ssize_t reserve_percent_store(struct kobject *kobj, struct kobj_attribute *attr,
 				     const char *buf, size_t count)
 {

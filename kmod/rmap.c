@@ -70,9 +70,12 @@ static enum sp_walk sp_walk_sharer(struct folio *folio, struct sp_item *item,
 	return walk;
 }
 
-/* The sharers themselves first; what is left is looked for in their forks. */
-static void sp_walk_sharers(struct folio *folio, struct sp_stable *stable,
-			    struct rmap_walk_control *rwc)
+/*
+ * The sharers themselves first; what is left is looked for in their forks. Changes
+ * nothing by itself. The folio is locked.
+ */
+void sp_walk_sharers(struct folio *folio, struct sp_stable *stable,
+		     struct rmap_walk_control *rwc)
 {
 	struct sp_item *item;
 	int forks;

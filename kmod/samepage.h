@@ -513,6 +513,8 @@ struct folio *sp_copy_if_needed(struct folio *folio, struct vm_area_struct *vma,
 sp_copy_type *sp_hook_might_need_to_copy(sp_copy_type *page,
 					 struct vm_area_struct *vma,
 					 unsigned long addr);
+void sp_walk_sharers(struct folio *folio, struct sp_stable *stable,
+		     struct rmap_walk_control *rwc);
 void sp_hook_rmap_walk(struct folio *folio, struct rmap_walk_control *rwc);
 void sp_hook_migrate(struct folio *newfolio, struct folio *folio);
 void sp_hook_collect_procs(sp_collect_const struct folio *folio,

@@ -75,7 +75,8 @@ int sp_share_set(u64 cgroup, const struct sp_share *share)
 {
 	int err = sp_rule_set(&sp_shares, cgroup, sp_packed(share));
 
-	sp_registry_forgive();
+	if (!err)
+		sp_registry_forgive();
 	return err;
 }
 
@@ -83,7 +84,8 @@ int sp_share_clear(u64 cgroup)
 {
 	int err = sp_rule_clear(&sp_shares, cgroup);
 
-	sp_registry_forgive();
+	if (!err)
+		sp_registry_forgive();
 	return err;
 }
 

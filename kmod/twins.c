@@ -268,7 +268,7 @@ void sp_note_part(const struct sp_found *found, const struct sp_key *key, u32 si
 	if (other && other->spared)
 		sp_note_twinned(other, block->owner, signature);
 	if (other || sp_is_merged(key, signature) ||
-	    (sp_tunables.use_zero_pages && found->sample == sp_zero_sample))
+	    (READ_ONCE(sp_tunables.use_zero_pages) && found->sample == sp_zero_sample))
 		block->twinned |= own;
 	else
 		block->twinned &= ~own;

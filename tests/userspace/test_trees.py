@@ -65,6 +65,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
     return Program(toolchain, folder)
 
 
+Content = tuple[tuple[int, int], ...]
+"""The words of a page that are not zero, each with its place."""
+
+
 @dataclass(frozen=True)
 class Page:
     """A page as the program prints it."""
@@ -74,7 +78,7 @@ class Page:
     merged: bool
     candidate: bool
     folio: int
-    content: int
+    content: Content
 
 
 @dataclass
@@ -96,7 +100,8 @@ def play(program: Program, commands: Sequence[str], *words: str) -> list[Dump]:
         kind, *numbers = line.split()
         assert kind in ("page", "counts"), line
         if kind == "page":
-            space, number, merged, candidate, folio, content = map(int, numbers)
+            space, number, merged, candidate, folio, *rest = map(int, numbers)
+            content = tuple(zip(rest[::2], rest[1::2], strict=True))
             dumps[-1].pages.append(Page(space, number, bool(merged), bool(candidate), folio, content))
         else:
             dumps[-1].shared, dumps[-1].sharing, dumps[-1].candidates, dumps[-1].longest = map(int, numbers)
@@ -109,10 +114,10 @@ class Model:
     """What pages must hold, as the commands so far say."""
 
     words: dict[int, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
-    pages: dict[tuple[int, int], tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    pages: dict[tuple[int, int], Content] = field(default_factory=dict)
     domains: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
-    def content(self, number: int) -> tuple[tuple[int, int], ...]:
+    def content(self, number: int) -> Content:
         return tuple(sorted((word, value) for word, value in self.words[number].items() if value))
 
     def follow(self, command: str) -> None:
@@ -137,8 +142,7 @@ class Model:
         groups: dict[tuple[int, object], list[Page]] = defaultdict(list)
         for page in dump.pages:
             held = self.pages[page.space, page.number]
-            if page.content < CONTENTS:
-                assert self.content(page.content) == held
+            assert page.content == held
             folios[page.folio].append(page)
             groups[self.domains[page.space], held].append(page)
         for sharers in folios.values():

@@ -265,21 +265,23 @@ static void change_domain(unsigned int s, unsigned int domain)
 	spaces[s].domain = domain;
 }
 
-/* A line for each page: space, page, merged or not, candidate or not, folio, the first content that it equals. */
+/* A line for each page: space, page, merged or not, candidate or not, folio, and which words are not zero. */
 static void print_pages(void)
 {
 	for (unsigned int s = 0; s < SPACES; s++) {
 		for (unsigned int n = 0; n < PAGES; n++) {
 			struct folio *folio = maps[s][n].folio;
 			struct sp_block *block = sp_block_find(&spaces[s], BASE + (n << PAGE_SHIFT));
-			unsigned int c = 0;
 
 			if (!folio)
 				continue;
-			while (c < CONTENTS && memcmp(contents[c], folio->page.words, PAGE_SIZE))
-				c++;
-			printf("page %u %u %d %d %ld %u\n", s, n, is_merged(folio),
-			       block && (block->candidates >> n % SP_BLOCK_PAGES & 1), folio - folios, c);
+			printf("page %u %u %d %d %ld", s, n, is_merged(folio),
+			       block && (block->candidates >> n % SP_BLOCK_PAGES & 1), folio - folios);
+			for (unsigned int w = 0; w < PAGE_SIZE / sizeof(u64); w++) {
+				if (folio->page.words[w])
+					printf(" %u %llu", w, (unsigned long long)folio->page.words[w]);
+			}
+			putchar('\n');
 		}
 	}
 }

@@ -188,6 +188,14 @@ static void provoke_page_reference(void)
 	__free_page(page);
 }
 
+/* The same of a page of the process that asks: it outlives the process, and nobody maps it. */
+static void provoke_somebodys_page(void)
+{
+	struct page *page;
+
+	get_user_pages_fast(current->mm->start_stack, 1, 0, &page);
+}
+
 /* One too few: whoever has it next shares it with who thinks that he has it. */
 static void provoke_page_freed_twice(void)
 {
@@ -197,6 +205,38 @@ static void provoke_page_freed_twice(void)
 		return;
 	__free_page(page);
 	put_page(page);
+}
+
+static u64 raced;
+
+static int race(void *unused)
+{
+	unsigned long end = jiffies + HZ;
+
+	while (time_before(jiffies, end)) {
+		raced++;
+		barrier();	/* in memory each time */
+	}
+	return 0;
+}
+
+/* Two threads count in one variable, without a lock. */
+static void provoke_race(void)
+{
+	struct task_struct *racers[2];
+
+	for (int i = 0; i < 2; i++) {
+		racers[i] = kthread_create(race, NULL, "race/%d", i);
+		if (!IS_ERR(racers[i])) {
+			get_task_struct(racers[i]);
+			wake_up_process(racers[i]);
+		}
+	}
+	msleep(2 * MSEC_PER_SEC);
+	for (int i = 0; i < 2; i++) {
+		if (!IS_ERR(racers[i]))
+			put_task_struct(racers[i]);
+	}
 }
 
 static const struct {
@@ -222,7 +262,9 @@ static const struct {
 	{ "inversion", provoke_inversion },
 	{ "leak", provoke_leak },
 	{ "page_reference", provoke_page_reference },
+	{ "somebodys_page", provoke_somebodys_page },
 	{ "page_freed_twice", provoke_page_freed_twice },
+	{ "race", provoke_race },
 };
 
 static ssize_t provoke_write(struct file *file, const char __user *data, size_t size, loff_t *at)
