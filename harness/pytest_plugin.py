@@ -9,7 +9,7 @@
 
 `guest` is shared by the tests of a file; one that is not healthy any more, or not of the size that a test asks for, is
 replaced. `fresh_guest` is for one test. Both are restored from a snapshot (harness/guest/snapshot.py), which takes a
-fraction of a second; with `--no-snapshot` each is booted.
+fraction of a second; with `--no-snapshot` each is booted. A conftest's `pytest_guest_end(guest)` has the last look.
 """
 
 from __future__ import annotations
@@ -47,6 +47,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+class _Hooks:
+    """What a conftest may define."""
+
+    def pytest_guest_end(self, guest: Guest) -> None:
+        """Look at a guest of these fixtures before it ends, if it is healthy. What this raises fails a test."""
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Make the hook known."""
+    pluginmanager.add_hookspecs(_Hooks)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Explain the marks."""
     config.addinivalue_line(
@@ -82,14 +94,14 @@ class _SharedGuest:
     config: Config
     image: Image
     folders: pytest.TempPathFactory
-    coverage: Path | None
+    pytest: pytest.Config
     guest: Guest | None = None
     asked: GuestSpec | None = None
     """For this one; the guest's own has what its kernel needs."""
 
     def get(self, spec: GuestSpec) -> Guest:
-        """Return a healthy guest of this size, a new one if need be."""
-        if self.guest is None or not self.guest.healthy or self.asked != spec:
+        """Return a pristine guest of this size, a new one if need be."""
+        if self.guest is None or not self.guest.pristine or self.asked != spec:
             self.close()
             self.asked = spec
             self.guest = _start(self.config, self.image, spec, self.folders.mktemp("guest"))
@@ -99,24 +111,29 @@ class _SharedGuest:
         """End it. What the kernel complained of was reported with the test in which it happened."""
         guest, self.guest = self.guest, None
         if guest is not None:
-            _close(guest, self.coverage)
+            _close(guest, self.pytest)
 
 
-def _close(guest: Guest, coverage: Path | None) -> None:
+def _close(guest: Guest, config: pytest.Config) -> None:
     from harness.guest.coverage import save_coverage
 
+    coverage = config.getoption("--samepage-coverage")
     try:
-        if coverage is not None and guest.healthy:
-            save_coverage(guest, coverage)
+        if guest.healthy:
+            config.hook.pytest_guest_end(guest=guest)
     finally:
-        guest.close()
+        try:
+            if coverage is not None and guest.healthy:
+                save_coverage(guest, coverage)
+        finally:
+            guest.close()
 
 
 @pytest.fixture(scope="module")
 def _shared_guest(
     pytestconfig: pytest.Config, config: Config, image: Image, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[_SharedGuest]:
-    shared = _SharedGuest(config, image, tmp_path_factory, pytestconfig.getoption("--samepage-coverage"))
+    shared = _SharedGuest(config, image, tmp_path_factory, pytestconfig)
     yield shared
     shared.close()
 
@@ -135,7 +152,7 @@ def fresh_guest(request: pytest.FixtureRequest, config: Config, image: Image, tm
     try:
         yield from _watch(request, guest)
     finally:
-        _close(guest, request.config.getoption("--samepage-coverage"))
+        _close(guest, request.config)
 
 
 def _spec(request: pytest.FixtureRequest) -> GuestSpec:

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import click
 import msgspec
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.cli.options import FiniteRange, configured
-from harness.document import read_toml
+from harness.document import Text, read_toml
 from harness.module.build import build_module, kbuild_for, source_files
 from harness.module.coverage import Coverage, Share, branches_run, lines_run, never_run, read_coverage
 from harness.progress import step
@@ -22,10 +23,18 @@ from harness.progress import step
 _stdout = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
 
 
-class Reasons(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why lines of a function never run, by the function's name."""
+class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why lines of a function never run."""
 
-    reasons: dict[str, str]
+    lines: Annotated[int, msgspec.Meta(ge=1)]
+    """So many at most: one more is one without a reason."""
+    why: Text
+
+
+class Reasons(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Reasons, by the function's name."""
+
+    reasons: dict[str, Reason]
 
 
 @click.command(epilog="Example: `samepage coverage runs/coverage --reasons tests/debug/never_run.toml --at-least 90`")
@@ -38,8 +47,8 @@ class Reasons(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def coverage(folder: Path, kernel: str, reasons_path: Path | None, at_least: float) -> int:
     """Show which lines and branches of the module ran in the guests that left their counts in FOLDER.
 
-    `make test-debug` leaves them in runs/coverage. Exit code 1 where too few ran, or, with --reasons, where a line
-    never ran in a function that no reason is given for.
+    `make test-debug` leaves them in runs/coverage. Exit code 1 where too few ran, or, with --reasons, where more lines
+    of a function never ran than a reason is given for, or a reason is given for a function of which all ran.
     """
     config = configured(kernel=kernel)
     reasons = read_toml(reasons_path, Reasons).reasons if reasons_path else {}
@@ -47,14 +56,26 @@ def coverage(folder: Path, kernel: str, reasons_path: Path | None, at_least: flo
     with step("Reading counts"):
         found = read_coverage(kbuild_for(config, config.kernel), built, source_files(config.module), folder)
     _stdout.print(_table(found))
-    missing = False
-    for name, lines in found.items():
-        for function, numbers in never_run(lines).items():
-            reason = reasons.get(function)
-            missing |= reason is None
-            click.echo(f"{name}:{_ranges(numbers)}: {function}: {reason or 'no reason given'}")
+    wrong = _explain(found, reasons)
     total = _sum([lines_run(lines) for lines in found.values()])
-    return 1 if total.percent < at_least or (reasons_path and missing) else 0
+    return 1 if total.percent < at_least or (reasons_path and wrong) else 0
+
+
+def _explain(found: Coverage, reasons: Mapping[str, Reason]) -> bool:
+    """Print which lines never ran, and why; return whether that is not known of all, or known of some that did."""
+    never = [(name, *one) for name, lines in found.items() for one in never_run(lines).items()]
+    wrong = False
+    for name, function, numbers in never:
+        reason = reasons.get(function)
+        known = reason is not None and len(numbers) <= reason.lines
+        wrong |= not known
+        why = "no reason given" if reason is None else reason.why
+        more = "" if known or reason is None else f" ({len(numbers)} lines, the reason is for {reason.lines})"
+        click.echo(f"{name}:{_ranges(numbers)}: {function}: {why}{more}")
+    for function in sorted(reasons.keys() - {function for _, function, _ in never}):
+        wrong = True
+        click.echo(f"{function}: all of it ran, or there is no such function; yet: {reasons[function].why}")
+    return wrong
 
 
 def _table(found: Coverage) -> Table:

@@ -16,6 +16,7 @@ from harness.kernel import for_kernel
 from harness.ksm.bench import HISTORY
 
 no_snapshot = click.option("--no-snapshot", is_flag=True, help="Boot every guest in place of restoring a snapshot.")
+lockstep = click.option("--lockstep", is_flag=True, help="In a guest that repeats itself to the last instruction.")
 
 _TAKEN = {"latest", HISTORY}
 """Names under runs/ that mean something else."""

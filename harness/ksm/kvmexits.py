@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from harness.errors import SamepageError
 from harness.guest.guest import Guest
+from harness.guest.tracing import TRACING, name_no_tasks
 
-TRACING = "/sys/kernel/tracing/"
 EVENTS = ("kvm_exit", "kvm_inj_virq", "kvm_inj_exception")
 SHUTDOWN = "exit_reason == 0x7f || exit_reason == 2"
 """A triple fault, in the words of SVM and of VMX."""
@@ -18,6 +18,7 @@ SHOWN_LINES = 40
 
 def record(guest: Guest) -> None:
     """Begin: the buffer keeps the last some thousand exits of all machines, and stops when one resets."""
+    name_no_tasks(guest)
     guest.write(f"{TRACING}events/kvm/kvm_exit/trigger", f"traceoff if {SHUTDOWN}")
     for event in EVENTS:
         guest.write(f"{TRACING}events/kvm/{event}/enable", "1")

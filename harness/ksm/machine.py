@@ -44,6 +44,10 @@ KERNEL_ARGUMENTS = (
 )
 
 
+LOAD_KVM = "modprobe -q kvm-amd || modprobe -q kvm-intel"
+"""A shell's words."""
+
+
 class MachineDied(CheckFailed):
     """A machine ended although nobody asked it to, or answers no more."""
 
@@ -55,7 +59,7 @@ class WrongContent(CheckFailed):
 def prepare(guest: Guest) -> str:
     """Load KVM and mount the disk in the guest; return the disk's device. Raises CheckFailed without KVM."""
     script = (
-        "modprobe -q kvm-amd || modprobe -q kvm-intel; test -c /dev/kvm || exit 3; "
+        f"{LOAD_KVM}; test -c /dev/kvm || exit 3; "
         'for disk in /sys/block/vd*; do [ "$(cat "$disk/serial")" = "$1" ] && break; done; '
         'device="/dev/${disk##*/}"; mkdir -p "$2" && mount -t erofs -o ro "$device" "$2" && echo "$device"'
     )

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import CheckFailed
+from harness.guest.guest import Guest
 from harness.ksm import protocol
 from harness.ksm.content import Digester
 from harness.ksm.differences import ContentError, Difference, describe
@@ -35,8 +36,14 @@ from harness.ksm.protocol import PAGE_BYTES, Op, Request
 
 MEMWORK = "/usr/bin/memwork"
 
+_NO_SECRET = 1
 DIGEST_PAGES = 16384
 """Pages to digest by one request: under a second in an emulated guest."""
+
+
+def work_in(guest: Guest) -> MemWork:
+    """Return work in a guest, where all of it repeats if the guest is in lockstep."""
+    return MemWork(guest, secret=_NO_SECRET if guest.spec.lockstep else None)
 
 
 class MemWork:

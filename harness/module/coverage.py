@@ -61,7 +61,9 @@ def _gcov(kbuild: Kbuild, built: BuiltModule, counts: Path) -> Iterator[dict[str
         work = Path(name)
         shutil.copytree(built.notes, work, dirs_exist_ok=True)
         shutil.copytree(counts, work, dirs_exist_ok=True)
-        files = sorted(path.relative_to(work).as_posix() for path in work.rglob("*.gcda"))
+        # The guest had other modules, too, built at the same path.
+        ours = [path for path in work.rglob("*.gcda") if path.with_suffix(".gcno").exists()]
+        files = sorted(path.relative_to(work).as_posix() for path in ours)
         line = [_GCOV, "--json-format", "--stdout", "--branch-probabilities", *files]
         said = Sandbox(kbuild.root).run(line, ro={work: BUILD_PATH}, cwd=BUILD_PATH).stdout
     for document in said.decode().splitlines():

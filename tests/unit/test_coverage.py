@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.coverage import Reasons, _ranges
+from harness.cli.coverage import Reason, Reasons, _explain, _ranges
 from harness.document import read_toml
 from harness.errors import SamepageError
-from harness.module.coverage import Coverage, Share, _add, branches_run, lines_run, never_run
+from harness.module.coverage import Coverage, Line, Share, _add, branches_run, lines_run, never_run
 
 
 def document(*lines: tuple[int, str, int, list[int]], file: str = "/build/module/merge.c") -> dict[str, object]:
@@ -54,9 +54,41 @@ def test_lines_are_named_by_ranges(numbers: list[int], text: str) -> None:
     assert _ranges(numbers) == text
 
 
-@pytest.mark.parametrize("text", ["[reasons]\nf = 3", "reasons = 1", "[other]", "\xff", "["])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[reasons]\nf = 3",
+        "[reasons]\nf = {lines = 0, why = 'x'}",
+        "[reasons]\nf = {lines = 1}",
+        "reasons = 1",
+        "[other]",
+        "\xff",
+        "[",
+    ],
+)
 def test_a_bad_list_of_reasons_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "never_run.toml"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(SamepageError, match=r"never_run\.toml"):
         read_toml(path, Reasons)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "wrong", "said"),
+    [
+        ({}, True, "a.c:4-5: f: no reason given"),
+        ({"f": Reason(2, "No memory.")}, False, "a.c:4-5: f: No memory."),
+        ({"f": Reason(1, "No memory.")}, True, "f: No memory. (2 lines, the reason is for 1)"),
+        (
+            {"f": Reason(2, "No memory."), "g": Reason(1, "Why.")},
+            True,
+            "g: all of it ran, or there is no such function",
+        ),
+    ],
+)
+def test_a_reason_is_for_so_many_lines(
+    capsys: pytest.CaptureFixture[str], reasons: dict[str, Reason], wrong: bool, said: str
+) -> None:
+    found = {"a.c": {3: Line("f", 1), 4: Line("f"), 5: Line("f"), 9: Line("g", 2)}}
+    assert _explain(found, reasons) is wrong
+    assert said in capsys.readouterr().out

@@ -7,10 +7,13 @@ is no fault, and changes nothing in the model.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +23,7 @@ from harness.config import Config
 from harness.errors import CheckFailed
 from harness.guest.errors import GuestFileError
 from harness.guest.guest import Guest
+from harness.guest.leaks import check_left_behind, knows_leaks
 from harness.guest.snapshot import start_guest
 from harness.guest.spec import GuestSpec
 from harness.guest.swap import drop_zram, make_zram, set_zram
@@ -27,21 +31,37 @@ from harness.image import ensure_image
 from harness.ksm import checker
 from harness.ksm.content import Kind
 from harness.ksm.counters import KSM
+from harness.ksm.fuzz import tunables
+from harness.ksm.fuzz.pieces import cut_out
 from harness.ksm.fuzz.steps import Step
 from harness.ksm.fuzz.tenants import USERS, Tenants
 from harness.ksm.link import WorkError
-from harness.ksm.memwork import MemWork
+from harness.ksm.memwork import work_in
 from harness.ksm.oracle import ABSENT
-from harness.ksm.processes import PROT_READ, PROT_WRITE, Advice, Area, Process, Syscall
+from harness.ksm.processes import (
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    PROT_READ,
+    PROT_WRITE,
+    Advice,
+    Area,
+    Process,
+    Syscall,
+)
 from harness.ksm.protocol import PAGE_BYTES
 from harness.module.build import BuiltModule, build_module
 
 MAX_PROCESSES = 6
 MAX_PAGES = 2000
 """Of a process."""
-PASS_TIMEOUT = 60.0
+PASS_TIMEOUT = 180.0
+"""Seconds for the passes of one step: the advisor and the governor may make them slow."""
+WAIT_TIMEOUT = 60.0
+"""Seconds for the kernel to do what it is told."""
 SPEC = GuestSpec(memory_mib=1024, cpus=2, numa_nodes=2, append=("movablecore=512M",))
 """Of the guest that steps are made for: two nodes to move between, and memory that can be taken away."""
+LOCKSTEP = dataclasses.replace(SPEC, lockstep=True, memory_mib=1536)
+"""The same, whose failures repeat to the last instruction; with room for the content of its disks."""
 
 ADVICES = (
     Advice.MERGEABLE,
@@ -55,23 +75,6 @@ ADVICES = (
     Advice.POPULATE_WRITE,
     Advice.COLLAPSE,
 )
-TUNABLES: tuple[tuple[str, tuple[int | str, ...]], ...] = (
-    ("pages_to_scan", (100, 1000, 100000)),
-    ("sleep_millisecs", (1, 2, 20)),
-    ("use_zero_pages", (0, 1, 1)),
-    ("smart_scan", (0, 1, 1)),
-    ("max_page_sharing", (2, 4, 256)),
-    ("stable_node_chains_prune_millisecs", (0, 10, 2000)),
-    ("merge_across_nodes", (0, 1, 1)),
-    ("../samepage/huge_min_twins", (1, 64, 513)),
-    ("../samepage/threads", (1, 2, 4)),
-    ("../samepage/reserve_percent", (0, 30, 100)),
-    ("../samepage/timing_safe", (0, 1, 1)),
-    ("../samepage/domain_by", ("none", "user", "cgroup")),
-    ("../samepage/domain_by", ("explicit", "explicit", "user")),
-    ("../samepage/domain_cgroup_level", (0, 1, 2)),
-)
-"""Under /sys/kernel/mm/ksm, with the values to choose from."""
 
 _HOTPLUG = r"""
 cd /sys/devices/system/memory
@@ -88,12 +91,47 @@ done
 _REFUSALS = frozenset({errno.EINVAL, errno.EAGAIN, errno.ENOMEM, errno.EBUSY, errno.EFAULT, errno.EPERM})
 
 
+class Outcome(StrEnum):
+    """What came of a step."""
+
+    DONE = "done"
+    REFUSED = "refused"
+    """Linux or the module said no, to all of it or to a part."""
+    IDLE = "idle"
+    """There was nothing that it could be done to, or all was so already."""
+
+
+class _Without(Exception):
+    """A step was not done."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
+def fresh_player(
+    config: Config,
+    module: BuiltModule,
+    folder: Path,
+    make: Callable[[Guest, BuiltModule], Player] | None = None,
+    spec: GuestSpec = SPEC,
+) -> Player:
+    """Start a guest of its own for a player; both are the caller's to end. The guest's console is in `folder`."""
+    guest = start_guest(config, ensure_image(config, config.kernel), spec, folder)
+    try:
+        return (make or Player)(guest, module)
+    except BaseException:
+        with suppress(CheckFailed):
+            guest.close()
+        raise
+
+
 @contextmanager
-def start_player(config: Config, folder: Path) -> Iterator[Player]:
+def start_player(config: Config, folder: Path, spec: GuestSpec = SPEC) -> Iterator[Player]:
     """Build what is not built yet, and end the guest afterwards; its console is in `folder`."""
-    image = ensure_image(config, config.kernel)
-    module = build_module(config, config.module, config.kernel)
-    with start_guest(config, image, SPEC, folder) as guest, Player(guest, module) as player:
+    ensure_image(config, config.kernel)  # says what it does first
+    player = fresh_player(config, build_module(config, config.module, config.kernel), folder, spec=spec)
+    with player.guest, player:
         yield player
 
 
@@ -104,13 +142,17 @@ class Player:
         self.guest = guest
         self.module = module
         self.played: list[Step] = []
+        """Since the begin of the script."""
+        self.outcomes: Counter[tuple[str, Outcome]] = Counter()
+        """How often each kind of step ended how, in all scripts."""
         self.pages_compared = 0
-        self.blocks_moved = 0
+        self.failed = False
+        """Something was wrong, and may be yet: no other script is to be played here."""
         self._swapping = False
-        self._prepare()
-        self._tenants = Tenants(guest)
-        self.work = MemWork(guest)
-        self._reset_tunables()
+        loaded = self._prepare()
+        self._tenants = Tenants(guest, pristine=loaded)
+        self.work = work_in(guest)
+        self._reset()
 
     def __enter__(self) -> Player:
         return self
@@ -118,45 +160,90 @@ class Player:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.failed:
+            self.give_up()
+            return
         self.work.__exit__(kind, error, trace)
         if self.guest.healthy:
-            self._swap(on=False)
+            self._set_swap(on=False)
             drop_zram(self.guest)
+            if kind is None and knows_leaks(self.guest):
+                check_left_behind(self.guest, self.module.name)
+
+    def give_up(self) -> None:
+        """End the guest; what else is wrong in it nobody needs to know."""
+        with suppress(CheckFailed):
+            self.guest.close()
 
     def restart(self) -> None:
-        """Forget all processes, and set everything as it is at the begin of a script."""
-        self.work.close()
-        self.work = MemWork(self.guest)
-        self._reset_tunables()
-        self._swap(on=True)
+        """Forget all processes, and set everything as it is at the begin of a script.
+
+        Raises what `play` raises; `played` is then as it was.
+        """
+        with self._failing():
+            self.work.close()
+            self.work = work_in(self.guest)
+            self._reset()
+            self._set_swap(on=True)
+            self._check()
         self.played.clear()
 
-    def play(self, step: Step) -> None:
+    def play(self, step: Step) -> Outcome:
         """Carry out a step, then check everything. Raises CheckFailed (content, module, kernel) for what is wrong."""
         self.played.append(step)
+        with self._failing():
+            outcome = self._do(step)
+            self._check()
+        self.outcomes[step.name, outcome] += 1
+        return outcome
+
+    def _do(self, step: Step) -> Outcome:
         do: Callable[..., None] = getattr(self, f"_{step.name}")
         try:
             do(*step.numbers)
+        except _Without as without:
+            return without.outcome
         except WorkError as error:
             if error.errno not in _REFUSALS:
                 raise
+            return Outcome.REFUSED
+        return Outcome.DONE
+
+    def _check(self) -> None:
         self.pages_compared += self.work.check()
         checker.check(self.guest)
+        self._check_zero_pages()
 
-    # Finding what a step speaks of.
+    def _check_zero_pages(self) -> None:
+        """Nobody else's are there: of all counters the one that goes down with the page, not with the next visit."""
+        zero = self.work.digester.of_bytes(bytes(PAGE_BYTES))
+        most = sum(int((area.model.digests(self.work.digester) == zero).sum()) for area in self.work.areas)
+        counted = int(self.guest.read(KSM + "ksm_zero_pages"))
+        if counted > most:
+            raise CheckFailed(f"{counted} of {most} pages that read as zeros", where=KSM + "ksm_zero_pages")
 
-    def _process_of(self, number: int) -> Process | None:
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.failed = True
+            raise
+
+    # Finding what a step speaks of. They raise _Without where there is none.
+
+    def _process_of(self, number: int) -> Process:
         processes = self.work.processes
-        return processes[number % len(processes)] if processes else None
+        _need(processes)
+        return processes[number % len(processes)]
 
-    def _area_of(self, process: int, area: int) -> Area | None:
-        chosen = self._process_of(process)
-        return chosen.areas[area % len(chosen.areas)] if chosen and chosen.areas else None
+    def _area_of(self, process: int, area: int) -> Area:
+        areas = self._process_of(process).areas
+        _need(areas)
+        return areas[area % len(areas)]
 
-    def _pages_of(self, process: int, area: int, first: int, count: int) -> tuple[Area, range] | None:
+    def _pages_of(self, process: int, area: int, first: int, count: int) -> tuple[Area, range]:
         chosen = self._area_of(process, area)
-        if chosen is None:
-            return None
         first %= chosen.pages
         return chosen, range(first, min(first + count, chosen.pages))
 
@@ -168,38 +255,44 @@ class Player:
     # The steps.
 
     def _spawn(self) -> None:
-        if len(self.work.processes) < MAX_PROCESSES:
-            self.work.process()
+        _need(len(self.work.processes) < MAX_PROCESSES)
+        self.work.process()
 
     def _fork(self, process: int) -> None:
-        parent = self._process_of(process)
-        if parent and len(self.work.processes) < MAX_PROCESSES:
-            parent.fork()
+        _need(len(self.work.processes) < MAX_PROCESSES)
+        self._process_of(process).fork()
 
     def _exit(self, process: int) -> None:
-        chosen = self._process_of(process)
-        if chosen:
-            chosen.exit()
+        self._process_of(process).exit()
 
     def _exec(self, process: int) -> None:
-        chosen = self._process_of(process)
-        if chosen:
-            chosen.exec()
+        self._process_of(process).exec()
 
     def _map(self, process: int, pages: int, merge: int, huge: int) -> None:
         chosen = self._process_of(process)
-        if chosen and sum(area.pages for area in chosen.areas) + pages <= MAX_PAGES:
-            chosen.map(pages, merge=bool(merge), thp=bool(huge))
+        _need(sum(area.pages for area in chosen.areas) + pages <= MAX_PAGES)
+        chosen.map(pages, merge=bool(merge), thp=bool(huge))
 
-    def _unmap(self, process: int, area: int) -> None:
-        chosen = self._area_of(process, area)
-        if chosen:
-            chosen.unmap()
+    def _unmap(self, process: int, area: int, first: int, count: int, whole: int) -> None:
+        chosen, pages = self._pages_of(process, area, first, count)
+        if whole:
+            pages = range(chosen.pages)
+        chosen.process.post_syscall(Syscall.MUNMAP, chosen.address(pages.start), len(pages) * PAGE_BYTES)
+        cut_out(chosen, pages)
+
+    def _carry(self, process: int, area: int, first: int, count: int) -> None:
+        """Move a part of an area to another address (mremap), where it is an area of its own."""
+        chosen, pages = self._pages_of(process, area, first, count)
+        size = len(pages) * PAGE_BYTES
+        address = chosen.process.reserve(len(pages))
+        flags = MREMAP_MAYMOVE | MREMAP_FIXED
+        chosen.process.post_syscall(Syscall.MREMAP, chosen.address(pages.start), size, size, flags, address)
+        moved = cut_out(chosen, pages)
+        moved.address = address
+        chosen.process.areas.append(Area(chosen.process, moved))
 
     def _remap(self, process: int, area: int, pages: int) -> None:
         chosen = self._area_of(process, area)
-        if not chosen:
-            return
         try:
             chosen.remap(pages)
         except WorkError:
@@ -209,21 +302,16 @@ class Player:
             raise
 
     def _fill(self, process: int, area: int, first: int, count: int, kind: int, key: int, step: int) -> None:
-        found = self._pages_of(process, area, first, count)
-        if found:
-            chosen, pages = found
-            chosen.fill(Kind(kind), key, step=step, pages=pages)
+        chosen, pages = self._pages_of(process, area, first, count)
+        chosen.fill(Kind(kind), key, step=step, pages=pages)
 
     def _poke(self, process: int, area: int, page: int, word: int, value: int) -> None:
         chosen = self._area_of(process, area)
-        if chosen:
-            chosen.poke(page % chosen.pages, 8 * word, value)
+        chosen.poke(page % chosen.pages, 8 * word, value)
 
     def _advise(self, process: int, area: int, first: int, count: int, advice: int) -> None:
-        found = self._pages_of(process, area, first, count)
-        if found:
-            chosen, pages = found
-            chosen.advise(ADVICES[advice], pages)
+        chosen, pages = self._pages_of(process, area, first, count)
+        chosen.advise(ADVICES[advice], pages)
 
     def _free(self, process: int, area: int, first: int, count: int, key: int) -> None:
         """MADV_FREE, and a write to each page: what they hold in between nobody knows.
@@ -231,140 +319,128 @@ class Player:
         Not of pages that are shared by fork: of what was read in from zram, Linux 6.1 and 6.12 lose the others'
         (docs/fuzzing.md).
         """
-        found = self._pages_of(process, area, first, count)
-        if found and not self._shared_by_fork(*found):
-            chosen, pages = found
-            chosen.advise(Advice.FREE, pages)
-            chosen.fill(Kind.FILLED, key, step=1, pages=pages)
+        chosen, pages = self._pages_of(process, area, first, count)
+        _need(not self._shared_by_fork(chosen, pages))
+        chosen.advise(Advice.FREE, pages)
+        chosen.fill(Kind.FILLED, key, step=1, pages=pages)
 
     def _protect(self, process: int, area: int, first: int, count: int, how: int) -> None:
         """For the length of a pass nobody may write, or do anything, there."""
-        found = self._pages_of(process, area, first, count)
-        if found:
-            chosen, pages = found
-            chosen.protect(PROT_READ if how else 0, pages)
-            self._pass(1)
-            chosen.protect(PROT_READ | PROT_WRITE, pages)
+        chosen, pages = self._pages_of(process, area, first, count)
+        chosen.protect(PROT_READ if how else 0, pages)
+        self._wait_passes(1)
+        chosen.protect(PROT_READ | PROT_WRITE, pages)
 
     def _lock(self, process: int, area: int, first: int, count: int, on: int) -> None:
-        found = self._pages_of(process, area, first, count)
-        if found:
-            chosen, pages = found
-            number = Syscall.MLOCK if on else Syscall.MUNLOCK
-            chosen.process.syscall(number, chosen.address(pages.start), len(pages) * PAGE_BYTES)
+        chosen, pages = self._pages_of(process, area, first, count)
+        number = Syscall.MLOCK if on else Syscall.MUNLOCK
+        chosen.process.syscall(number, chosen.address(pages.start), len(pages) * PAGE_BYTES)
 
     def _any(self, process: int, on: int) -> None:
-        chosen = self._process_of(process)
-        if chosen:
-            chosen.merge_any(bool(on))
+        self._process_of(process).merge_any(bool(on))
 
     def _tune(self, file: int, value: int) -> None:
-        name, values = TUNABLES[file]
-        try:
-            self.guest.write(KSM + name, str(values[value]))
-        except GuestFileError as error:
-            # What keys mean cannot change while pages are merged.
-            if error.errno != errno.EBUSY or name not in ("max_page_sharing", "merge_across_nodes"):
-                raise
+        _accept(tunables.tune(self.guest, file, value))
 
     def _run(self, value: int) -> None:
-        self.guest.write(KSM + "run", str(value), timeout=PASS_TIMEOUT)
+        _need(self.guest.read(KSM + "run") != str(value))
+        self.guest.write(KSM + "run", str(value), timeout=WAIT_TIMEOUT)
 
     def _pass(self, count: int) -> None:
-        """Wait for passes, where they are made."""
+        _need(self._wait_passes(count))
+
+    def _wait_passes(self, count: int) -> bool:
+        """Wait for passes; return whether they are made."""
         scans = self._scans()
-        deadline = time.monotonic() + PASS_TIMEOUT
-        while self.guest.read(KSM + "run") == "1" and self.work.processes and self._scans() < scans + count:
-            if not any(area.model.mergeable.any() for area in self.work.areas):
-                return
+        timeout = PASS_TIMEOUT * self.guest.timeout_factor
+        deadline = time.monotonic() + timeout
+        while self.guest.read(KSM + "run") == "1" and any(area.model.mergeable.any() for area in self.work.areas):
+            if self._scans() >= scans + count:
+                return True
             if time.monotonic() > deadline:
-                raise CheckFailed(f"no {count} passes in {PASS_TIMEOUT:.0f} s", where=KSM + "full_scans")
-            time.sleep(0.02)
+                raise CheckFailed(f"no {count} passes in {timeout:.0f} s", where=KSM + "full_scans")
+            self.guest.pause(0.02)
+        return False
 
     def _scans(self) -> int:
         return int(self.guest.read(KSM + "full_scans"))
 
     def _compact(self) -> None:
-        self.guest.write("/proc/sys/vm/compact_memory", "1", timeout=PASS_TIMEOUT)
+        self.guest.write("/proc/sys/vm/compact_memory", "1", timeout=WAIT_TIMEOUT)
 
     def _reclaim(self, mib: int) -> None:
         try:
-            self.guest.write("/sys/fs/cgroup/memory.reclaim", f"{mib}M", timeout=PASS_TIMEOUT)
+            self.guest.write("/sys/fs/cgroup/memory.reclaim", f"{mib}M", timeout=WAIT_TIMEOUT)
         except GuestFileError as error:
             if error.errno != errno.EAGAIN:
                 raise
+            _accept(False)  # there was less
 
     def _swap(self, on: int) -> None:
-        if bool(on) != self._swapping:
-            set_zram(self.guest, on=bool(on))
-            self._swapping = bool(on)
+        _need(self._set_swap(on=bool(on)))
 
     def _move(self, process: int, area: int, first: int, count: int, node: int) -> None:
-        found = self._pages_of(process, area, first, count)
-        if found:
-            chosen, pages = found
-            moved = chosen.move_to_node(node, pages)
-            assert np.isin(
-                -moved[moved < 0], [errno.ENOENT, errno.EBUSY, errno.EFAULT, errno.EINVAL, errno.ENODEV]
-            ).all()
+        chosen, pages = self._pages_of(process, area, first, count)
+        moved = chosen.move_to_node(node, pages)
+        assert np.isin(-moved[moved < 0], [errno.ENOENT, errno.EBUSY, errno.EFAULT, errno.EINVAL, errno.ENODEV]).all()
+        _accept((moved >= 0).any())
 
     def _hotplug(self, block: int) -> None:
         """Take a block of movable memory away, the first from a certain one on that goes, and give it back."""
-        moved = self.guest.run(["sh", "-c", _HOTPLUG, "sh", str(block)], timeout=PASS_TIMEOUT)
-        self.blocks_moved += bool(moved.text)
+        _accept(self.guest.run(["sh", "-c", _HOTPLUG, "sh", str(block)], timeout=WAIT_TIMEOUT).text)
 
     def _reload(self) -> None:
         self.guest.rmmod(self.module.name)
         self.guest.insmod(self.module.ko)
-        self._reset_tunables()
+        self._reset()
 
     def _become(self, process: int, user: int) -> None:
         """Only root becomes another one, and never root again."""
-        chosen = self._process_of(process)
-        if chosen:
-            chosen.syscall(Syscall.SETRESUID, *[USERS[user]] * 3)
+        self._process_of(process).syscall(Syscall.SETRESUID, *[USERS[user]] * 3)
 
     def _enter(self, process: int, group: int) -> None:
-        chosen = self._process_of(process)
-        if chosen:
-            self._tenants.enter(chosen.pid, group)
+        self._tenants.enter(self._process_of(process).pid, group)
 
     def _share(self, group: int, how: int) -> None:
-        self._tenants.share(group, how)
+        _need(self._tenants.share(group, how))
 
     def _choose(self, process: int, name: int) -> None:
-        chosen = self._process_of(process)
-        if chosen:
-            self._tenants.choose(chosen.pid, name)
+        _need(self._tenants.choose(self._process_of(process).pid, name))
 
     def _common(self, on: int, key: int) -> None:
         self._tenants.common(key if on else None)
 
     # Setting up.
 
-    def _prepare(self) -> None:
-        if self.guest.read_files(["/sys/module/samepage/version"])["/sys/module/samepage/version"] is None:
+    def _prepare(self) -> bool:
+        """Return whether the module was not there yet."""
+        absent = self.guest.read_files(["/sys/module/samepage/version"])["/sys/module/samepage/version"] is None
+        if absent:
             self.guest.insmod(self.module.ko)
         make_zram(self.guest)
-        self._swap(on=True)
+        self._set_swap(on=True)
+        return absent
 
-    def _reset_tunables(self) -> None:
-        self.guest.write(KSM + "run", "2", timeout=PASS_TIMEOUT)
-        for name, value in (
-            ("pages_to_scan", 100000),
-            ("sleep_millisecs", 1),
-            ("use_zero_pages", 0),
-            ("smart_scan", 0),
-            ("max_page_sharing", 256),
-            ("stable_node_chains_prune_millisecs", 2000),
-            ("merge_across_nodes", 1),
-            ("../samepage/huge_min_twins", 64),
-            ("../samepage/threads", 1),
-            ("../samepage/reserve_percent", 0),
-            ("../samepage/timing_safe", 0),
-            ("../samepage/domain_cgroup_level", 0),
-            ("../samepage/domain_by", "user"),
-            ("run", 1),
-        ):
-            self.guest.write(KSM + name, str(value))
+    def _set_swap(self, *, on: bool) -> bool:
+        """Return whether it was not so already."""
+        changed = on != self._swapping
+        if changed:
+            set_zram(self.guest, on=on)
+            self._swapping = on
+        return changed
+
+    def _reset(self) -> None:
+        tunables.reset(self.guest, WAIT_TIMEOUT)
         self._tenants.reset()
+
+
+def _need(there: object) -> None:
+    """A step needs something that is not there."""
+    if not there:
+        raise _Without(Outcome.IDLE)
+
+
+def _accept(taken: object) -> None:
+    """A step was tried."""
+    if not taken:
+        raise _Without(Outcome.REFUSED)

@@ -8,23 +8,20 @@ anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from harness.ksm.chance import Chance
-from harness.ksm.content import Kind
 from harness.ksm.counters import CounterReader, Counters
-from harness.ksm.fuzz.player import Player
+from harness.ksm.fuzz.player import Outcome, Player
 from harness.ksm.fuzz.steps import BEGIN, LIKELY, VOCABULARY, Step, save
-from harness.ksm.memwork import MemWork
+from harness.ksm.fuzz.writers import end_writing, writing
 
 STEPS = 50
 """Of a round."""
 ROUNDS_TO_RELOAD = 8
-WRITERS, WRITER_PAGES, WRITES_PER_SECOND = 2, 800, 400
-_KEY = 71 << 40
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,35 +51,47 @@ class Soak:
     def __init__(self, player: Player, seed: int, scripts: Path) -> None:
         """`scripts`: the folder for the script of a round that fails."""
         self._player = player
+        self._seed = seed
         self._chance = Chance(seed, "soak")
-        self._scripts = scripts
+        self._script = scripts / "failed.steps"
         self.tally = Tally()
 
     def round(self) -> Iterator[Step]:
         """Yield each step before it is played. Raises what Player.play raises, the script saved."""
-        player, number = self._player, self.tally.rounds
-        compared = player.pages_compared
-        player.restart()
+        number = self.tally.rounds
         reloads = number % ROUNDS_TO_RELOAD == ROUNDS_TO_RELOAD - 1
         steps = [*([Step("reload")] if reloads else []), *BEGIN, *(self._any_step() for _ in range(STEPS))]
         try:
-            with MemWork(player.guest) as writers:
-                _begin_writing(writers, number)
-                counters = CounterReader(player.guest)
-                before = counters.read()
-                for step in steps:
-                    yield step
-                    if step.name == "reload":
-                        self._count(before, counters.read())
-                    player.play(step)
-                    if step.name == "reload":
-                        before = counters.read()  # the module's own begin anew
-                writes = sum(process.stop_rewriting() for process in writers.processes)
-                own = writers.check()
-                self._count(before, counters.read())
-        except Exception:
-            save(player.played, self._scripts / "failed.steps", f"round {number + 1} of a soak")
+            self._player.restart()
+        except Exception:  # the round before left what was found now
+            self._save(number)
             raise
+        try:
+            yield from self._play(steps, number)
+        except Exception:
+            self._save(number + 1)
+            raise
+
+    def by_kind(self) -> dict[str, dict[str, int]]:
+        """Return how often each kind of step was done, refused, and idle (Outcome)."""
+        outcomes = self._player.outcomes
+        return {name: {each.value: outcomes[name, each] for each in Outcome} for name in VOCABULARY}
+
+    def _play(self, steps: Sequence[Step], number: int) -> Iterator[Step]:
+        player = self._player
+        compared = player.pages_compared
+        with writing(player.guest, number) as writers:
+            counters = CounterReader(player.guest)
+            before = counters.read()
+            for step in steps:
+                yield step
+                if step.name == "reload":
+                    self._count(before, counters.read())
+                player.play(step)
+                if step.name == "reload":
+                    before = counters.read()  # the module's own begin anew
+            writes, own = end_writing(writers)
+            self._count(before, counters.read())
         self.tally += Tally(
             rounds=1,
             steps=len(steps),
@@ -90,6 +99,13 @@ class Soak:
             pages_compared=player.pages_compared - compared + own,
             reloads=sum(step.name == "reload" for step in steps),
         )
+
+    def _save(self, round_: int) -> None:
+        kernel = self._player.guest.image.kernel
+        again = f"samepage replay {self._script} --writers {max(round_, 1)} --kernel {kernel}"
+        if self._player.guest.spec.lockstep:
+            again += f" --lockstep\nExactly: samepage soak --lockstep --seed {self._seed} --kernel {kernel}"
+        save(self._player.played, self._script, f"Seed {self._seed}, round {round_} of a soak\n{again}")
 
     def _count(self, before: Counters, after: Counters) -> None:
         """Take over what was merged and copied between two looks at the counters of one loading of the module."""
@@ -103,17 +119,6 @@ class Soak:
         name = LIKELY[self._chance.below(len(LIKELY))]
         bounds = VOCABULARY[name]
         return Step(name, tuple(bound.low + self._chance.below(bound.high - bound.low + 1) for bound in bounds))
-
-
-def _begin_writing(writers: MemWork, round_: int) -> None:
-    """Half of each process stays as it is, the same in all; the other half is rewritten without an end."""
-    half = WRITER_PAGES // 2
-    for number in range(WRITERS):
-        area = writers.process().map(pages=WRITER_PAGES)
-        area.fill(Kind.FILLED, _KEY, step=1, pages=range(half))
-        area.rewrite(
-            _KEY + (round_ * WRITERS + number << 20), per_second=WRITES_PER_SECOND, pages=range(half, WRITER_PAGES)
-        )
 
 
 def _copies(counters: Counters) -> int:

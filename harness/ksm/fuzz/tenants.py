@@ -28,10 +28,11 @@ _FOLDER, _FILE = "/run/tenants", "/run/tenants/common"
 class Tenants:
     """Whose memory is whose, as an administrator says."""
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, *, pristine: bool = False) -> None:
+        """`pristine`: nobody said anything of that kind since the module was loaded."""
         self._guest = guest
-        self._shares = set(range(len(SHARED)))  # whatever another player left
-        self._any_common = True
+        self._shares: set[int] = set() if pristine else set(range(len(SHARED)))  # whatever another player left
+        self._any_common = not pristine
         guest.run(["mkdir", "-p", _FOLDER, *(CGROUPS + group for group in SHARED)])
         for group in ("", SHARED[0]):
             guest.write(f"{CGROUPS}{group}/cgroup.subtree_control", "+memory")
@@ -49,22 +50,23 @@ class Tenants:
         """Put a process into a cgroup."""
         self._guest.write(f"{CGROUPS}{GROUPS[group]}/cgroup.procs", str(pid))
 
-    def share(self, group: int, how: int) -> None:
-        """Say what share a cgroup has, or, with a number behind the last of SHARES, nothing any more."""
+    def share(self, group: int, how: int) -> bool:
+        """Say what share a cgroup has, or, with a number behind the last of SHARES, nothing any more.
+
+        Returns whether there was something to clear.
+        """
         path = CGROUPS + SHARED[group]
         if how < len(SHARES):
-            self._run(shares, ["set", path, *map(str, SHARES[how])])
             self._shares.add(group)
-        else:
-            self._run(shares, ["clear", path], errno.ENOENT)
-            self._shares.discard(group)
+            return self._run(shares, ["set", path, *map(str, SHARES[how])])
+        self._shares.discard(group)
+        return self._run(shares, ["clear", path], errno.ENOENT)
 
-    def choose(self, pid: int, name: int) -> None:
-        """Choose the domain of a process; 0: none is chosen any more."""
+    def choose(self, pid: int, name: int) -> bool:
+        """Choose the domain of a process; 0: none is chosen any more. Returns whether there was one to clear."""
         if name:
-            self._run(domains, ["set", str(pid), str(name)])
-        else:
-            self._run(domains, ["clear", str(pid)], errno.ENOENT)
+            return self._run(domains, ["set", str(pid), str(name)])
+        return self._run(domains, ["clear", str(pid)], errno.ENOENT)
 
     def common(self, key: int | None) -> None:
         """Let all domains share the pages of this key and of those behind it; None: nothing any more."""
@@ -76,12 +78,14 @@ class Tenants:
         self._guest.put(b"".join(pages), _FILE)
         self._run(contents, ["share", _FILE])
 
-    def _run(self, program: ModuleType, words: Sequence[str], *refusals: int) -> None:
+    def _run(self, program: ModuleType, words: Sequence[str], *refusals: int) -> bool:
+        """Return whether it did; errors in `refusals` may be."""
         line = ["python3", f"{_FOLDER}/{_source(program).name}", *words]
         answer = self._guest.run(line, check=False)
         said = answer.stderr.decode(errors="replace").strip()
         if answer.exit_code and not any(said.endswith(f"({number})") for number in refusals):
             raise CheckFailed(f"{' '.join(words)}: {said}", where=program.__name__)
+        return answer.exit_code == 0
 
 
 def _source(program: ModuleType) -> Path:

@@ -12,6 +12,7 @@ from types import TracebackType
 from harness.config import Config
 from harness.errors import CheckFailed
 from harness.guest.guest import Guest
+from harness.guest.leaks import check_left_behind, knows_leaks
 from harness.guest.snapshot import start_guest
 from harness.guest.spec import GuestSpec
 from harness.image import Image
@@ -58,7 +59,7 @@ class Bench:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close()
+        self._close(unharmed=kind is None)
 
     def usage(self) -> str:
         """Return what `ksm_tests -h` prints."""
@@ -99,9 +100,14 @@ class Bench:
             raise
         return guest
 
-    def _close(self) -> None:
+    def _close(self, *, unharmed: bool = True) -> None:
         guest, self._guest = self._guest, None
-        if guest is not None:
+        if guest is None:
+            return
+        try:
+            if unharmed and self._module is not None and guest.healthy and knows_leaks(guest):
+                check_left_behind(guest, self._module.name)
+        finally:
             guest.close()
 
 

@@ -20,6 +20,7 @@ from harness.image.recipe import load_image_recipe
 from harness.kernel.options import read_fragments
 from harness.kernel.recipe import built_recipe
 from harness.ksm import domainrules, result, workload
+from harness.ksm.attack import result as attack
 from harness.ksm.bench import HISTORY
 from harness.ksm.bench import result as bench
 from harness.ksm.bench.cases import Case
@@ -98,6 +99,15 @@ _BENCH = bench.BenchResult(
     figures=[bench.Figure(case=_CASE, merger="samepage", metric="first pass", value=2, unit="x")],
     curves=[bench.Curve(case=_CASE, merger="samepage", possible=3, scanner_instructions=[1], saved=[1])],
 )
+_MEASURED: dict[str, Any] = {"attack": "write", "mode": "in-tree", "timing": "tcg"}
+_ATTACK = attack.AttackResult(
+    size="smallest",
+    level=0.99,
+    inputs=attack.Inputs(kernel="6.12", qemu="10", image_sha256="a", program_sha256="b", module_sha256=None, seed=1),
+    figures=[attack.Figure(**_MEASURED, metric="x", value=1, low=0, high=1, n=9, unit="", goal=None, reached=None)],
+    distributions=[attack.Distribution(**_MEASURED, label="x", percentiles=[1.0])],
+    skipped=[attack.Skipped(**_MEASURED, reason="x")],
+)
 _PROJECT = """
 [tool.samepage]
 kernel = "6.12"
@@ -142,7 +152,7 @@ KINDS = (
     _toml(
         "reasons",
         "reasons.toml",
-        '[reasons]\nsp_fail = "Only without memory."\n',
+        '[reasons]\nsp_fail = {lines = 2, why = "Only without memory."}\n',
         lambda folder: read_toml(folder / "reasons.toml", Reasons),
     ),
     _toml(
@@ -152,6 +162,7 @@ KINDS = (
         lambda folder: domainrules.load(folder / "tenants.toml"),
     ),
     _json("result", "result.json", _RESULT, _read_metrics),
+    _json("attack-result", "result.json", _ATTACK, lambda folder: attack.read(folder / "result.json")),
     _json("bench-result", "result.json", _BENCH, lambda folder: bench.recall(str(folder / "result.json"), folder)),
     _json(
         "bench-history",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import SamepageError
-from harness.ksm.fuzz import player
+from harness.ksm.fuzz import player, tunables
 from harness.ksm.fuzz.steps import VOCABULARY, Step, load, parse, save
 
 
@@ -53,5 +53,5 @@ def test_the_player_knows_every_step_and_every_choice() -> None:
     assert all(hasattr(player.Player, f"_{name}") for name in VOCABULARY)
     bounds = {(name, bound.name): bound.high for name, numbers in VOCABULARY.items() for bound in numbers}
     assert bounds["advise", "advice"] == len(player.ADVICES) - 1
-    assert bounds["tune", "file"] == len(player.TUNABLES) - 1
-    assert all(bounds["tune", "value"] == len(values) - 1 for _, values in player.TUNABLES)
+    assert bounds["tune", "file"] == len(tunables.TUNABLES) - 1
+    assert all(bounds["tune", "value"] == len(values) - 1 for _, values in tunables.TUNABLES)
