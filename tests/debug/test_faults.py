@@ -19,12 +19,13 @@ from tests.guest.ksm.control import RUN, UNMERGE, Merger
 
 PAGES = 400
 KEY = 67 << 40
-EVERY = (1, 2, 3, 5, 7, 11, 16, 23)
-"""Of the allocations below any function of the module, every so manieth fails."""
+EVERY = (1, 3, 5, 7, 9, 11, 17, 23)
+"""Of the allocations below any function of the module, every so manieth fails. An even one would be kmemleak's in each
+case, which makes a record below each of them and can do without."""
 SITES = ("sp_block_new", "sp_block_id_get", "sp_item_new", "sp_stable_alloc")
 """Functions of the scanner's that allocate; inlined ones belong to who calls them."""
 
-pytestmark = pytest.mark.guest(memory_mib=512, cpus=2)
+pytestmark = [pytest.mark.guest(memory_mib=512, cpus=2), pytest.mark.usefixtures("watches_memory")]
 
 
 def fill(work: MemWork) -> None:
@@ -92,13 +93,36 @@ def test_one_fails_always(guest: Guest, module: BuiltModule, merger: Merger, wor
 
 
 def test_registering_fails(guest: Guest, merger: Merger, work: MemWork) -> None:
+    """Both of what it allocates; test_nth.py fails one of them."""
     fill(work)
     area = work.process().map(pages=PAGES, merge=False)
     area.fill(Kind.FILLED, KEY, step=1)
     function = module_functions(guest, "samepage")["sp_enter"]
     with failing(guest, function) as failures, pytest.raises(WorkError, match="ENOMEM"):
         area.process.merge_any()
-    assert failures.count == 1
+    assert failures.count == 2
+    merges_all(merger, work)
+
+
+def test_a_fork_that_is_not_registered(guest: Guest, module: BuiltModule, merger: Merger, work: MemWork) -> None:
+    """Linux forks all the same: the child has merged pages that only a search of all processes finds."""
+    fill(work)
+    merger.merge(work)
+    function = module_functions(guest, "samepage")["sp_enter"]
+    with failing(guest, function) as failures:
+        child = work.processes[0].fork()
+    assert failures.count == 2
+    merger.passes()
+    assert merger.check()["spaces"] == 3
+    child.areas[0].poke_each([(page, 40, page) for page in range(0, PAGES, 7)])
+    work.check()
+    guest.rmmod(module.name)
+    work.check()
+    child.areas[0].poke_each([(page, 41, page) for page in range(0, PAGES, 5)])
+    guest.insmod(module.ko)
+    merger.hurry()
+    work.check()
+    child.exit()
     merges_all(merger, work)
 
 

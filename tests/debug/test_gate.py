@@ -17,7 +17,7 @@ from harness.module.build import build_module
 SPLAT = Path(__file__).parents[1] / "guest/modules/splat"
 PROVOKE = "/sys/kernel/debug/splat/provoke"
 
-pytestmark = pytest.mark.splats_allowed
+pytestmark = [pytest.mark.splats_allowed, pytest.mark.usefixtures("watches_memory")]
 
 
 @pytest.fixture
@@ -60,6 +60,7 @@ def test_a_page_with_a_reference_too_many_is_seen(splat: Guest) -> None:
         check_pages_of_unloaded(splat)
 
 
-def test_an_honest_module_leaves_nothing(splat: Guest) -> None:
-    splat.rmmod("splat")
-    check_pages_of_unloaded(splat)
+def test_an_honest_module_leaves_nothing(config: Config, fresh_guest: Guest) -> None:
+    fresh_guest.insmod(build_module(config, SPLAT, config.kernel).ko)
+    fresh_guest.rmmod("splat")
+    check_pages_of_unloaded(fresh_guest)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness.guest.guest import Guest
 from harness.guest.leaks import check_leaks, check_pages_of_unloaded, forget_leaks
 from harness.ksm.content import Kind
@@ -12,6 +14,8 @@ from tests.guest.ksm.control import Merger
 
 PAGES = 3000
 KEY = 91 << 40
+
+pytestmark = pytest.mark.usefixtures("watches_memory")
 
 
 def test_nothing_is_left_after_unloading(fresh_guest: Guest, module: BuiltModule) -> None:

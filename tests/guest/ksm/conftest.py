@@ -9,7 +9,7 @@ import pytest
 
 from harness.config import Config
 from harness.guest.guest import Guest
-from harness.guest.leaks import check_leaks, knows_leaks
+from harness.guest.leaks import knows_leaks, look_for_leaks
 from harness.kernel import built_recipe
 from harness.ksm.memwork import MemWork
 from harness.module.build import BuiltModule, build_module
@@ -24,7 +24,7 @@ def module(config: Config) -> BuiltModule:
 
 @pytest.fixture
 def stock_kernel(config: Config) -> None:
-    """For tests that count instructions of Debian's kernel, or need what only that one has."""
+    """For tests that count instructions or time of Debian's kernel, or need what only that one has."""
     if built_recipe(config.images, config.kernel) is not None:
         pytest.skip("about Debian's own kernel")
 
@@ -42,7 +42,7 @@ def merger(guest: Guest, module: BuiltModule) -> Iterator[Merger]:
             merger.check()
         merger.reset()
         if knows_leaks(guest):
-            check_leaks(guest)
+            look_for_leaks(guest)  # what this test lost the next one shows, or the guest's end
 
 
 @pytest.fixture

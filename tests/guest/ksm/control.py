@@ -59,7 +59,8 @@ class Merger:
         self.wait_for_scans(self["full_scans"] + count + 1, timeout)
 
     def wait_for_scans(self, goal: int, timeout: float = 60) -> None:
-        """Wait until that many passes were made in all."""
+        """Wait until that many passes were made in all; the time is a stock kernel's."""
+        timeout *= self.guest.timeout_factor
         deadline = time.monotonic() + timeout
         while self["full_scans"] < goal:
             if time.monotonic() > deadline:

@@ -19,7 +19,7 @@ from tests.guest.ksm.control import RUN, STOP, UNMERGE, Merger
 from tests.guest.ksm.test_domains import CGROUPS, PAGES, become, cgroups
 from tests.guest.ksm.test_shares import Shares, fill, shares
 
-pytestmark = pytest.mark.guest(memory_mib=1280, cpus=2)
+pytestmark = [pytest.mark.guest(memory_mib=1280, cpus=2), pytest.mark.usefixtures("stock_kernel")]
 __all__ = ["cgroups", "shares"]
 
 ADVERSARY, VICTIM = 1001, 1002

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from harness.guest.guest import Guest
+from harness.ksm.machine import LOAD_KVM
 from tests.guest.ksm.control import RUN, Merger
 from tests.guest.ksm.test_why import KVM_CREATE_VM
 
@@ -46,7 +47,7 @@ def measured(guest: Guest, merger: Merger, *, smart_scan: bool, passes: int) -> 
     """Return pages skipped a pass while none changes, pages merged `passes` after all did, whether all are right."""
     merger["smart_scan"] = int(smart_scan)
     merger["run"] = RUN
-    guest.run(["sh", "-c", "modprobe -q kvm-amd || modprobe -q kvm-intel"])
+    guest.run(["sh", "-c", LOAD_KVM])
     skipped, merged, right = json.loads(guest.run(["python3", "-c", SCRIPT, str(passes)], timeout=300).text)
     return skipped, merged, right
 

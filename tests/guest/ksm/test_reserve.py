@@ -14,6 +14,7 @@ from harness.ksm.content import Kind
 from harness.ksm.counters import CounterReader
 from harness.ksm.memwork import MemWork
 from harness.ksm.processes import Process
+from harness.module.build import BuiltModule
 from tests.guest.ksm.control import RUN, STOP, UNMERGE, Merger
 
 PERCENT = "/sys/kernel/mm/samepage/reserve_percent"
@@ -41,7 +42,7 @@ def fill(work: MemWork, pages: int) -> None:
 
 
 def wait_for_reserve(merger: Merger, pages: int) -> None:
-    for _ in range(200):
+    for _ in range(int(200 * merger.guest.timeout_factor)):
         if merger.samepage("reserve_pages") == pages:
             return
         time.sleep(0.05)
@@ -97,13 +98,14 @@ def test_it_is_gone_with_the_module(guest: Guest, merger: Merger, work: MemWork)
     work.check()
 
 
-def write_all_at_once(guest: Guest, merger: Merger, work: MemWork, percent: int, run: int) -> Process:
-    """Write every merged page while a process has nearly all memory; return that process."""
+def write_all_at_once(guest: Guest, merger: Merger, work: MemWork, percent: int | None, run: int) -> Process:
+    """Write every merged page while a process has nearly all memory; return that one. `percent` None: no reserve."""
     fill(work, PAGES)
     merger.merge(work)
     assert merger.counts()[:2] == (PAGES, SAVED)
-    merger.set_samepage("reserve_percent", percent)
-    wait_for_reserve(merger, SAVED * percent // 100)
+    if percent is not None:
+        merger.set_samepage("reserve_percent", percent)
+        wait_for_reserve(merger, SAVED * percent // 100)
     merger["run"] = run
     greedy = work.process()
     greedy.map(pages=meminfo(guest, "MemAvailable") - LEFT, merge=False).fill(Kind.FILLED, KEY << 1, step=1)
@@ -116,13 +118,24 @@ def write_all_at_once(guest: Guest, merger: Merger, work: MemWork, percent: int,
 
 @pytest.mark.parametrize("run", [RUN, STOP])
 def test_somebody_dies_without_it(guest: Guest, merger: Merger, work: MemWork, run: int) -> None:
-    """As with in-tree KSM."""
+    """As with in-tree KSM, see below."""
     before = kills(guest)
     with guest.log.expect("invoked oom-killer"):
         greedy = write_all_at_once(guest, merger, work, 0, run)
     assert kills(guest) == before + 1
     greedy.areas.clear()  # it was the largest
     assert merger.samepage("reserve_released") == 0
+    work.check()
+
+
+def test_somebody_dies_with_in_tree_merging(guest: Guest, module: BuiltModule, merger: Merger, work: MemWork) -> None:
+    guest.rmmod(module.name)
+    merger.hurry()
+    before = kills(guest)
+    with guest.log.expect("invoked oom-killer"):
+        greedy = write_all_at_once(guest, merger, work, None, STOP)
+    assert kills(guest) == before + 1
+    greedy.areas.clear()  # it was the largest
     work.check()
 
 

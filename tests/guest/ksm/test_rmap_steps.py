@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 
 from harness.guest.guest import Guest
+from harness.guest.tracing import TRACING, name_no_tasks
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.ksm.processes import PROT_READ, Area
 from harness.module.build import BuiltModule
 from tests.guest.ksm.control import RUN, STOP, UNMERGE, Merger
 
-TRACING = "/sys/kernel/tracing/"
 PAGES = 1000
 PAGE = 500  # the one that is merged
 NEXT = {"anon_vma_interval_tree_iter_next", "anon_rmap_tree_iter_next"}
@@ -51,7 +51,7 @@ class Steps:
 
 @pytest.fixture
 def steps(guest: Guest) -> Iterator[Steps]:
-    guest.run(["sh", "-c", f"mountpoint -q {TRACING} || mount -t tracefs none {TRACING}"])
+    name_no_tasks(guest)
     steps = Steps(guest)
     yield steps
     if guest.healthy:

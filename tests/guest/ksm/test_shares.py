@@ -181,6 +181,16 @@ answer = why.why(pid, start, end)
 """
 
 
+def check_limit(shares: Shares, cgroup: str) -> int:
+    """It has a hundredth of a CPU, and no more. Returns how many ns it had."""
+    began, before = time.monotonic(), shares.cgroup(cgroup).scan_ns
+    time.sleep(4)
+    spent = shares.cgroup(cgroup).scan_ns - before
+    # A turn may end late, where the host runs something else.
+    assert spent < (time.monotonic() - began) * 1e9 * 0.015 + 2e6
+    return spent
+
+
 def test_a_limit_is_kept(
     merger: Merger, guest: Guest, work: MemWork, shares: Shares, cgroups: list[str], ask: Ask
 ) -> None:
@@ -191,14 +201,43 @@ def test_a_limit_is_kept(
     told = shares.soon(HELD, big.pid, area.address(), area.address(BIG))
     assert told["over_budget"] > BIG / 10, told
     assert sum(told.values()) == BIG
-    began, before = time.monotonic(), shares.cgroup(cgroups[0]).scan_ns
-    time.sleep(4)
-    spent = shares.cgroup(cgroups[0]).scan_ns - before
-    # A turn may end late, where the host runs something else.
-    assert 0 < spent < (time.monotonic() - began) * 1e9 * 0.015 + 2e6
+    assert check_limit(shares, cgroups[0]) > 0
     shares.give(cgroups[0])
     merger.passes(3)
     assert ask(area) == {"unique": BIG}
+
+
+BEG = """
+import errno, sys
+sys.path.insert(0, "/run")
+import shares
+cgroup = shares.cgroup_id(sys.argv[1])
+while True:
+    for ask in (shares.set_share, shares.clear_share):
+        try:
+            ask(cgroup)
+        except OSError as error:
+            assert error.errno == errno.EPERM
+"""
+
+
+def test_who_is_refused_lifts_no_limit(
+    merger: Merger, guest: Guest, work: MemWork, shares: Shares, cgroups: list[str]
+) -> None:
+    """A change of shares forgives what tenants have had too much; its mere request, by one of them, must not."""
+    big = unique(work, FIRST)
+    enter(guest, cgroups[0], big)
+    shares.give(cgroups[0], percent=1)
+    merger["run"] = RUN
+    until(lambda: shares.cgroup(cgroups[0]).held == 1)
+    beggar = guest.spawn(["setpriv", f"--reuid={FIRST}", "--clear-groups", "python3", "-c", BEG, cgroups[0]])
+    check_limit(shares, cgroups[0])
+    assert beggar.running
+    beggar.kill()
+    assert beggar.wait() == -9
+    shares.give(cgroups[0])
+    merger.passes(2)
+    merger.check()
 
 
 BUSY = """

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import pytest
 
 from harness.guest.guest import Guest
+from harness.guest.tracing import TRACING, name_no_tasks
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.module.build import BuiltModule
 from tests.guest.ksm.control import RUN, STOP, UNMERGE, Merger
 
-TRACING = "/sys/kernel/tracing/"
 EVENTS = {
     "ksm_start_scan", "ksm_stop_scan", "ksm_enter", "ksm_exit", "ksm_merge_one_page", "ksm_merge_with_ksm_page",
     "ksm_remove_ksm_page", "ksm_remove_rmap_item", "ksm_advisor",
@@ -70,15 +70,10 @@ def of(events: list[Event], name: str) -> list[Event]:
     return [event for event in events if event.name == f"ksm_{name}"]
 
 
-def mount(guest: Guest) -> None:
-    if "tracefs /sys/kernel/tracing " not in guest.read("/proc/mounts"):
-        guest.run(["mount", "-t", "tracefs", "tracefs", TRACING])
-
-
 @pytest.fixture
 def tracer(merger: Merger, guest: Guest) -> Iterator[Tracer]:
     """All ksm events switched on, and nothing traced yet."""
-    mount(guest)
+    name_no_tasks(guest)
     merger["run"] = STOP
     tracer = Tracer(guest)
     assert set(guest.run(["ls", TRACING + "events/ksm"]).text.split()) - {"enable", "filter"} == EVENTS
@@ -90,6 +85,14 @@ def tracer(merger: Merger, guest: Guest) -> Iterator[Tracer]:
     if guest.healthy:
         tracer.set("events/ksm/enable", "0")
         tracer.set("trace_clock", "local")
+
+
+def test_the_scheduler_is_not_patched(tracer: Tracer, guest: Guest, work: MemWork) -> None:
+    """Else __schedule() notes the name of each task that it switches to, and lines show them."""
+    work.process().map(pages=1).fill(Kind.FILLED, KEY)
+    tracer.set("events/ksm/enable", "0")
+    lines = [line for line in guest.run(["cat", TRACING + "trace"]).text.splitlines() if "ksm_enter" in line]
+    assert [line.split("-")[0].strip() for line in lines] == ["<...>"]
 
 
 def test_a_life_in_events(merger: Merger, tracer: Tracer, work: MemWork) -> None:

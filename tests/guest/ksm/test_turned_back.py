@@ -80,9 +80,10 @@ def test_set_back_in_the_middle(merger: Merger, guest: Guest, work: MemWork, mom
         process.map(pages=PAGES).fill(Kind.FILLED, KEY, step=1)
         process.map(pages=PAGES).fill(Kind.FILLED, KEY * (number + 2), step=1)
     writer = work.process()
-    writer.map(pages=PAGES).rewrite(KEY, per_second=2000)
+    written = writer.map(pages=PAGES)
     others = work.processes[:-1]
     for turn in range(5):
+        written.rewrite(KEY + turn, per_second=2000)
         merger["run"] = UNMERGE
         merger["run"] = RUN
         time.sleep(chance.uniform(0, 0.5))
@@ -98,8 +99,8 @@ def test_set_back_in_the_middle(merger: Merger, guest: Guest, work: MemWork, mom
             area.model = model
         assert guest.read_files([LATER])[LATER] is None
         merger.check()
-    writer.stop_rewriting()
-    work.check()
+        writer.stop_rewriting()
+        work.check()
     merger.merge(work)
     assert merger.counts() == merger.expected(work)
     work.check()

@@ -13,6 +13,7 @@ from harness.guest.guest import Guest
 from harness.ksm.content import Kind
 from harness.ksm.inguest import why as program
 from harness.ksm.inguest.why import REASONS
+from harness.ksm.machine import LOAD_KVM
 from harness.ksm.memwork import MemWork
 from harness.ksm.processes import Advice, Area
 from tests.guest.ksm.control import RUN, STOP, Merger
@@ -209,7 +210,7 @@ def test_huge_spared(merger: Merger, work: MemWork, ask: Ask) -> None:
 def test_a_huge_page_that_a_virtual_machine_may_write_to(merger: Merger, guest: Guest) -> None:
     """KVM's writes leave no mark in the process's page table: what stands there is no sign that it changes."""
     merger["run"] = RUN
-    guest.run(["sh", "-c", "modprobe -q kvm-amd || modprobe -q kvm-intel"])
+    guest.run(["sh", "-c", LOAD_KVM])
     script = f"""
 machine = fcntl.ioctl(os.open("/dev/kvm", os.O_RDWR), {KVM_CREATE_VM}, 0)
 memory.madvise(mmap.MADV_HUGEPAGE)
