@@ -6,7 +6,7 @@ SAMEPAGE := .venv/bin/samepage
 PYTEST   := .venv/bin/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run bench attack test test-debug soak matrix shell images lint format lock lock-python clean setup
+.PHONY: help run bench attack test test-debug test-races soak matrix shell images lint format lock lock-python clean setup
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,12 +23,24 @@ attack: setup ## Attacks on merging: in-tree falls to them, domains and timing-s
 test: images ## Lint, unit tests and guest tests; ARGS="-k name" for some of them
 	@$(PYTEST) tests/lint tests/unit tests/userspace tests/guest --junitxml=runs/junit.xml $(ARGS)
 
+# Seconds that a test may take on a kernel that watches over everything.
+SLOW := 3600
+
 test-debug: setup ## Guest tests on the debug kernel (KASAN, lockdep, kmemleak ...), which is built at first
 	@$(SAMEPAGE) kernel build debug
 	@rm -rf runs/coverage
-	@$(PYTEST) tests/debug tests/guest/ksm --samepage-kernel debug --samepage-coverage runs/coverage \
-		--junitxml=runs/junit-debug.xml $(ARGS)
-	@$(SAMEPAGE) coverage runs/coverage
+	@status=0; \
+	$(PYTEST) tests/debug tests/guest/ksm --samepage-kernel debug --samepage-coverage runs/coverage --timeout $(SLOW) \
+		--junitxml=runs/junit-debug.xml $(ARGS) || status=$$?; \
+	$(SAMEPAGE) coverage runs/coverage || status=$$?; \
+	exit $$status
+
+# Where several threads of the module's are at work, beside programs that change what they merge.
+RACES := threads stress cow reclaim reload domains explicit shares timing_safe contents governor fuzz check
+
+test-races: setup ## Tests with several scanners on a kernel that looks for data races (KCSAN), which is built at first
+	@$(SAMEPAGE) kernel build kcsan
+	@$(PYTEST) tests/debug $(RACES:%=tests/guest/ksm/test_%.py) --samepage-kernel kcsan --timeout $(SLOW) --junitxml=runs/junit-races.xml $(ARGS)
 
 soak: setup ## Random steps for hours, every byte checked after each: ARGS="--minutes 120 --kernel debug"
 	@$(SAMEPAGE) soak $(ARGS)
