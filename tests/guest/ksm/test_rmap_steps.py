@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
 from harness.guest.guest import Guest
-from harness.guest.tracing import TRACING, name_no_tasks
+from harness.guest.tracing import TRACING, probed
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.ksm.processes import PROT_READ, Area
@@ -17,7 +18,6 @@ from tests.guest.ksm.control import RUN, STOP, UNMERGE, Merger
 
 PAGES = 1000
 PAGE = 500  # the one that is merged
-NEXT = {"anon_vma_interval_tree_iter_next", "anon_rmap_tree_iter_next"}
 CHILDREN = 4
 KEY = 41 << 40
 # A migration walks twice; each walk goes over the sharers twice, and at an index the last step leads nowhere.
@@ -26,16 +26,11 @@ MOST_STEPS = 2 * 2 * 2 * (CHILDREN + 2)
 pytestmark = pytest.mark.guest(memory_mib=1024, cpus=2, numa_nodes=2)
 
 
+@dataclass(frozen=True)
 class Steps:
     """Counts the steps from mapping to mapping in the kernel's trees of anonymous memory."""
 
-    def __init__(self, guest: Guest) -> None:
-        self.guest = guest
-        # By address: the module's own way there has the same name.
-        lines = (line.split() for line in guest.read("/proc/kallsyms").splitlines())
-        (address,) = [line[0] for line in lines if line[2] in NEXT and len(line) == 3]
-        guest.write(TRACING + "kprobe_events", f"p:steps 0x{address}\n")
-        guest.write(TRACING + "events/kprobes/steps/enable", "1")
+    guest: Guest
 
     @property
     def count(self) -> int:
@@ -44,18 +39,11 @@ class Steps:
         assert name == "steps"
         return int(hits)
 
-    def close(self) -> None:
-        self.guest.write(TRACING + "events/kprobes/steps/enable", "0")
-        self.guest.write(TRACING + "kprobe_events", "-:steps\n")
-
 
 @pytest.fixture
 def steps(guest: Guest) -> Iterator[Steps]:
-    name_no_tasks(guest)
-    steps = Steps(guest)
-    yield steps
-    if guest.healthy:
-        steps.close()
+    with probed(guest, "steps", "anon_vma_interval_tree_iter_next", "anon_rmap_tree_iter_next"):
+        yield Steps(guest)
 
 
 def many_mappings(work: MemWork) -> Area:

@@ -69,7 +69,9 @@ def test_idle_pages_are_merged_alone_and_shared_ones_lie_where_nobody_chose(
     assert all(area.merged_pages().all() for area in areas)
     assert np.array_equal(after[0], after[1])
     assert np.isin(after[0], before).sum() < PAGES // 50, "more contents lie where somebody had them than chance allows"
-    guest.write("/proc/sys/vm/stat_refresh", "1")  # what one CPU took off and another put back is each CPU's own difference
+    guest.write(
+        "/proc/sys/vm/stat_refresh", "1"
+    )  # what one CPU took off and another put back is each CPU's own difference
     assert "nr_isolated_anon 0\n" in guest.read("/proc/vmstat"), "what was taken off its list to be moved is back"
     merger.check()
     work.check()
