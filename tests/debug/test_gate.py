@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from harness.config import Config
@@ -13,9 +11,7 @@ from harness.guest.errors import KernelSplat
 from harness.guest.guest import Guest
 from harness.guest.leaks import check_leaks, check_pages_of_unloaded, forget_leaks
 from harness.module.build import build_module
-
-SPLAT = Path(__file__).parents[1] / "guest/modules/splat"
-PROVOKE = "/sys/kernel/debug/splat/provoke"
+from tests.guest.splat import PROVOKE, SPLAT
 
 pytestmark = [pytest.mark.splats_allowed, pytest.mark.usefixtures("watches_memory")]
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +14,7 @@ from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.module.build import build_module
 from tests.guest.ksm.control import Merger
-
-SPLAT = Path(__file__).parents[1] / "guest/modules/splat"
+from tests.guest.splat import SPLAT
 
 pytestmark = [pytest.mark.guest(cpus=2), pytest.mark.usefixtures("watches_races")]
 

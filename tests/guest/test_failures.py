@@ -34,11 +34,9 @@ from harness.guest.snapshot import start_guest
 from harness.guest.spec import GuestSpec
 from harness.image import Image
 from harness.module.build import BuiltModule, build_module
+from tests.guest.splat import PROVOKE, SPLAT
 
 pytestmark = pytest.mark.splats_allowed
-
-SPLAT = Path(__file__).parent / "modules/splat"
-PROVOKE = "/sys/kernel/debug/splat/provoke"
 
 
 @pytest.fixture(scope="module")
