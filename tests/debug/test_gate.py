@@ -31,6 +31,8 @@ def splat(config: Config, guest: Guest) -> Guest:
         ("page_freed_twice", "kernel BUG", "include/linux/mm.h"),
         ("might_sleep", "BUG", "sleeping function called from invalid context"),
         ("list", "kernel BUG", "list_debug.c"),
+        ("rcu", "lockdep", "suspicious RCU usage"),
+        ("shift", "UBSAN", "shift-out-of-bounds"),
     ],
 )
 def test_a_planted_fault_is_seen(splat: Guest, name: str, kind: str, line: str) -> None:

@@ -94,6 +94,26 @@ def test_a_complaint_fails_the_command_that_caused_it(wounded: Guest, name: str,
     wounded.run(["true"])
 
 
+@pytest.mark.guest(append=("slab_debug=FZPU",))
+@pytest.mark.parametrize(
+    ("name", "kind", "line"),
+    [
+        ("poison", "slab corruption", "Object corrupt"),
+        ("kfence", "KFENCE", "use-after-free write in provoke_kfence"),
+    ],
+)
+def test_what_a_stock_kernel_sees_when_it_is_told_to_look(
+    guest: Guest, splat: BuiltModule, name: str, kind: str, line: str
+) -> None:
+    guest.insmod(splat.ko)
+    if name == "kfence":
+        guest.write("/sys/module/kfence/parameters/sample_interval", "1")
+    with pytest.raises(KernelSplat) as caught:
+        guest.write(PROVOKE, name)
+    assert caught.value.splats[0].kind == kind
+    assert line in str(caught.value)
+
+
 def test_the_oom_killer_is_expected_or_a_failure(wounded: Guest) -> None:
     script = """
         echo +memory > /sys/fs/cgroup/cgroup.subtree_control; mkdir -p /sys/fs/cgroup/small

@@ -22,7 +22,7 @@ EXPECTED: dict[str, list[tuple[str, str, str]]] = {
     "kasan": [("KASAN", "slab-out-of-bounds in kmalloc_oob_right", "======")],
     "kcsan": [("KCSAN", "data-race in test_kernel_read", "======")],
     "kernel-bug": [("kernel BUG", "splat.c:", "PKRU")],
-    "kfence": [("KFENCE", "use-after-free read", "======")],
+    "kfence": [("KFENCE", "use-after-free write", "======")],
     "kmemleak": [("kmemleak", "3 new suspected memory leaks", "3 new suspected memory leaks")],
     "list-corruption": [("kernel BUG", "lib/list_debug.c", "PKRU")],
     "lockdep-circular": [("lockdep", "possible circular locking dependency", "</TASK>")],
@@ -32,7 +32,7 @@ EXPECTED: dict[str, list[tuple[str, str, str]]] = {
     "panic": [("panic", "a panic on purpose", "Kernel Offset")],
     "refcount": [("refcount", "addition on 0; use-after-free", "end trace")],
     "scheduling-while-atomic": [("BUG", "scheduling while atomic", "</TASK>")] * 2,
-    "slab-poison": [("slab corruption", "BUG kmalloc-64", "</TASK>")],
+    "slab-poison": [("slab corruption", "BUG kmalloc-64", "lock debugging"), ("WARNING", "object_err", "end trace")],
     "stall": [("RCU stall", "self-detected stall on CPU", "</TASK>"), ("soft lockup", "stuck for 8s", "</TASK>")],
     "suspicious-rcu": [("lockdep", "suspicious RCU usage", "gs_change")],
     "sysfs-duplicate": [

@@ -5,6 +5,7 @@
  */
 #include <linux/debugfs.h>
 #include <linux/delay.h>
+#include <linux/kfence.h>
 #include <linux/kobject.h>
 #include <linux/kthread.h>
 #include <linux/list.h>
@@ -141,7 +142,51 @@ static void provoke_flood(void)
 		pr_info("line %d of a flood\n", i);
 }
 
+/* With slab_debug=FZPU: found when the object is given out again. */
+static void provoke_poison(void)
+{
+	u64 *object = kmalloc(64, GFP_KERNEL);
+
+	if (!object)
+		return;
+	OPTIMIZER_HIDE_VAR(object);
+	kfree(object);
+	WRITE_ONCE(object[3], 1);
+	kfree(kmalloc(64, GFP_KERNEL));
+}
+
+/* KFENCE watches over an allocation now and then. */
+static void provoke_kfence(void)
+{
+	for (int i = 0; i < 2000; i++) {
+		u64 *object = kmalloc(64, GFP_KERNEL);
+		bool watched = is_kfence_address(object);
+
+		OPTIMIZER_HIDE_VAR(object);
+		kfree(object);
+		if (watched) {
+			WRITE_ONCE(object[3], 1);
+			return;
+		}
+		usleep_range(1000, 2000);
+	}
+}
+
 /* What only a debug kernel sees. */
+
+static int *__rcu shared;
+
+static void provoke_rcu(void)
+{
+	rcu_dereference(shared);
+}
+
+static unsigned int bits = 40;
+
+static void provoke_shift(void)
+{
+	bits = 1 << READ_ONCE(bits);
+}
 
 static void provoke_use_after_free(void)
 {
@@ -258,6 +303,10 @@ static const struct {
 	{ "dead", provoke_dead },
 	{ "panic", provoke_panic },
 	{ "flood", provoke_flood },
+	{ "poison", provoke_poison },
+	{ "kfence", provoke_kfence },
+	{ "rcu", provoke_rcu },
+	{ "shift", provoke_shift },
 	{ "use_after_free", provoke_use_after_free },
 	{ "inversion", provoke_inversion },
 	{ "leak", provoke_leak },
