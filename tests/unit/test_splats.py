@@ -19,11 +19,11 @@ EXPECTED: dict[str, list[tuple[str, str, str]]] = {
     "boot-6.12-numa": [],
     "general-protection": [("Oops", "Oops: general protection fault", "PKRU")],
     "hung-task": [("hung task", "blocked for more than", "</TASK>")] * 3,
-    "kasan": [("KASAN", "slab-out-of-bounds in kmalloc_oob_right", "======")],
+    "kasan": [("KASAN", "slab-use-after-free in provoke_use_after_free", "======")],
     "kcsan": [("KCSAN", "data-race in test_kernel_read", "======")],
     "kernel-bug": [("kernel BUG", "splat.c:", "PKRU")],
     "kfence": [("KFENCE", "use-after-free write", "======")],
-    "kmemleak": [("kmemleak", "3 new suspected memory leaks", "3 new suspected memory leaks")],
+    "kmemleak": [("kmemleak", "1 new suspected memory leaks", "1 new suspected memory leaks")],
     "list-corruption": [("kernel BUG", "lib/list_debug.c", "PKRU")],
     "lockdep-circular": [("lockdep", "possible circular locking dependency", "</TASK>")],
     "memcg-oom": [("OOM killer", "tail invoked oom-killer", "Memory cgroup out of memory: Killed process")],
@@ -34,12 +34,12 @@ EXPECTED: dict[str, list[tuple[str, str, str]]] = {
     "scheduling-while-atomic": [("BUG", "scheduling while atomic", "</TASK>")] * 2,
     "slab-poison": [("slab corruption", "BUG kmalloc-64", "lock debugging"), ("WARNING", "object_err", "end trace")],
     "stall": [("RCU stall", "self-detected stall on CPU", "</TASK>"), ("soft lockup", "stuck for 8s", "</TASK>")],
-    "suspicious-rcu": [("lockdep", "suspicious RCU usage", "gs_change")],
+    "suspicious-rcu": [("lockdep", "suspicious RCU usage", "</TASK>")],
     "sysfs-duplicate": [
         ("sysfs", "cannot create duplicate filename", "</TASK>"),
         ("kobject", "kobject_add_internal failed", "-EEXIST"),
     ],
-    "ubsan": [("UBSAN", "Undefined behaviour in", "======")],
+    "ubsan": [("UBSAN", "shift-out-of-bounds in", "end trace")],
     "warn": [("WARNING", "provoke_warn", "end trace")],
 }
 
