@@ -311,7 +311,7 @@ class Player:
 
     def _advise(self, process: int, area: int, first: int, count: int, advice: int) -> None:
         chosen, pages = self._pages_of(process, area, first, count)
-        chosen.advise(ADVICES[advice], pages)
+        _in_parts(pages, lambda some: chosen.advise(ADVICES[advice], some))
 
     def _free(self, process: int, area: int, first: int, count: int, key: int) -> None:
         """MADV_FREE, and a write to each page: what they hold in between nobody knows.
@@ -321,8 +321,12 @@ class Player:
         """
         chosen, pages = self._pages_of(process, area, first, count)
         _need(not self._shared_by_fork(chosen, pages))
-        chosen.advise(Advice.FREE, pages)
-        chosen.fill(Kind.FILLED, key, step=1, pages=pages)
+
+        def free(some: range) -> None:
+            chosen.advise(Advice.FREE, some)
+            chosen.fill(Kind.FILLED, key, step=1, pages=some)
+
+        _in_parts(pages, free)
 
     def _protect(self, process: int, area: int, first: int, count: int, how: int) -> None:
         """For the length of a pass nobody may write, or do anything, there."""
@@ -432,6 +436,20 @@ class Player:
     def _reset(self) -> None:
         tunables.reset(self.guest, WAIT_TIMEOUT)
         self._tenants.reset()
+
+
+def _in_parts(pages: range, do: Callable[[range], None]) -> None:
+    """Do it to all pages, or to each that lets itself be done it to: Linux stops at the first mapping that is locked.
+
+    Raises WorkError in the latter case.
+    """
+    try:
+        do(pages)
+    except WorkError:
+        for page in pages:
+            with suppress(WorkError):
+                do(range(page, page + 1))
+        raise
 
 
 def _need(there: object) -> None:

@@ -298,9 +298,13 @@ FREED_BY_A_CHILD = (
     "spawn; map 0 400 1 0; fill 0 0 36 274 1 5 1; reclaim 43; fork 0; free 1 0 252 148 4; reclaim 9; reclaim 9"
 )
 """Linux 6.1 and 6.12 lose the parent's pages where the child says MADV_FREE (docs/fuzzing.md)."""
+LOCKED_FILLED = "spawn; map 0 300 1 0; fill 0 0 0 300 1 5 1; lock 0 0 100 100 1"
+DISCARDED_BUT_FOR_LOCKED = f"{LOCKED_FILLED}; advise 0 0 0 300 3"
+"""MADV_DONTNEED is refused for what is locked, when all before it is gone."""
+FREED_BUT_FOR_LOCKED = f"{LOCKED_FILLED}; free 0 0 0 300 4; reclaim 43"
 
 
-@pytest.mark.parametrize("script", [REFUSED_REMAP, FREED_BY_A_CHILD])
+@pytest.mark.parametrize("script", [REFUSED_REMAP, FREED_BY_A_CHILD, DISCARDED_BUT_FOR_LOCKED, FREED_BUT_FOR_LOCKED])
 def test_what_linux_does_in_part_or_wrong(player: Player, script: str) -> None:
     player.restart()
     for step in parse(script.replace(";", "\n"), "script"):
