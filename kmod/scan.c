@@ -123,32 +123,38 @@ static void sp_set_aside(struct sp_scanner *me)
 	atomic_dec(&sp_pass.in_hand);
 }
 
+/* As below, of a process that exits. It waits for mmap_lock, but not until all records are gone. */
+static void sp_leave_exiting(struct sp_scanner *me)
+{
+	struct sp_space *space = me->space;
+
+	mmap_read_unlock(space->mm);
+	sp_forget_range(space, 0, ULONG_MAX);
+	sp_records_unlock(space);
+	sp_hand_back(me, SP_DROP_EXITED);
+}
+
 /* The scanner is at the end of its space, and holds its records and mmap_lock: is it needed any more? */
 static void sp_leave(struct sp_scanner *me)
 {
 	struct sp_space *space = me->space;
 	struct mm_struct *mm = space->mm;
-	enum sp_fate fate = SP_KEEP;
 
-	if (sp_mm_exiting(mm))
-		fate = SP_DROP_EXITED;
-	else if (!sp_has_mergeable(mm) && !sp_stays_registered(mm) && !sp_registry_choice(space).by)
-		/* Whoever registers it again waits for mmap_lock. */
-		fate = SP_DROP_IDLE;
-	if (fate == SP_KEEP) {
+	if (sp_mm_exiting(mm)) {
+		sp_leave_exiting(me);
+	} else if (sp_has_mergeable(mm) || sp_stays_registered(mm) || sp_registry_choice(space).by) {
 		sp_forget_gap(space, me->addr, ULONG_MAX);
 		sp_forget_unseen(space);
-	} else {
-		sp_forget_range(space, 0, ULONG_MAX);
-	}
-	sp_records_unlock(space);
-	if (fate == SP_KEEP) {
+		sp_records_unlock(space);
 		/* Once it is handed back, the mm may be freed by its exit. */
 		mmap_read_unlock(mm);
-		sp_hand_back(me, fate);
+		sp_hand_back(me, SP_KEEP);
 	} else {
+		sp_forget_range(space, 0, ULONG_MAX);
+		sp_records_unlock(space);
+		/* Whoever registers it again waits for mmap_lock. */
 		mmgrab(mm);
-		sp_hand_back(me, fate);
+		sp_hand_back(me, SP_DROP_IDLE);
 		mmap_read_unlock(mm);
 		mmdrop(mm);
 	}

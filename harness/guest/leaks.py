@@ -25,8 +25,9 @@ _ALLOCATORS = re.compile(
     r"(post_alloc_hook|get_page_from_freelist|\w*(alloc_(pages|folio)|folio_alloc|free_page)\w*)[+.]"
 )
 # A slab keeps a pointer where other pages say that they are anonymous.
-_SLAB, _MAPPED, _ANON, _SWAPCACHE, _HEAD, _TAIL = (1 << bit for bit in (7, 11, 12, 13, 15, 16))
-_KINDS = _SLAB | _MAPPED | _ANON | _SWAPCACHE | _HEAD | _TAIL
+_SLAB, _MAPPED, _ANON, _SWAPCACHE, _HEAD, _TAIL, _HWPOISON = (1 << bit for bit in (7, 11, 12, 13, 15, 16, 19))
+# A frame that failed is kept for ever, as what it was.
+_KINDS = _SLAB | _MAPPED | _ANON | _SWAPCACHE | _HEAD | _TAIL | _HWPOISON
 _LOOKS = 3
 _SHOWN_FRAMES = 8
 _PAGES = re.compile(r"^nr_base_pages: (\d+)", re.MULTILINE)
