@@ -66,27 +66,6 @@ unsigned int sp_registry_count(void)
 }
 
 /*
- * The registered mms that live, each with a reference for mmput(), in an array
- * for kvfree(). NULL without memory.
- */
-struct mm_struct **sp_registry_hold(unsigned int *nr)
-{
-	unsigned int room = sp_registry_count() + 1;
-	struct mm_struct **mms = kvmalloc_array(room, sizeof(*mms), GFP_KERNEL | __GFP_NOWARN);
-	struct sp_space *space;
-
-	*nr = 0;
-	if (!mms)
-		return NULL;
-	spin_lock(&sp_registry_lock);
-	list_for_each_entry(space, &sp_space_list, list)
-		if (*nr < room && mmget_not_zero(space->mm))
-			mms[(*nr)++] = space->mm;
-	spin_unlock(&sp_registry_lock);
-	return mms;
-}
-
-/*
  * The address spaces with records, in an array for kvfree(). NULL without memory.
  * Needs sp_scan_lock for writing, while which is held they stay.
  */

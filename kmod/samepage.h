@@ -206,7 +206,6 @@ void sp_registry_forgive(void);
 unsigned int sp_registry_faults(void);
 void sp_registry_show_tenants(struct seq_file *file);
 bool sp_registered(struct mm_struct *mm);
-struct mm_struct **sp_registry_hold(unsigned int *nr);
 struct sp_space **sp_registry_recorded(unsigned int *nr);
 int sp_enter(struct mm_struct *mm, struct mm_struct *parent);
 int sp_registry_choose(struct mm_struct *mm, const struct sp_choice *choice, bool admin);

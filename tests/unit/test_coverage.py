@@ -81,8 +81,13 @@ def test_a_bad_list_of_reasons_is_named(tmp_path: Path, text: str) -> None:
         ({"f": Reason(1, "No memory.")}, True, "f: No memory. (2 lines, the reason is for 1)"),
         (
             {"f": Reason(2, "No memory."), "g": Reason(1, "Why.")},
+            False,
+            "g: all of it ran this time",
+        ),
+        (
+            {"f": Reason(2, "No memory."), "h": Reason(1, "Why.")},
             True,
-            "g: all of it ran, or there is no such function",
+            "h: there is no such function",
         ),
     ],
 )
