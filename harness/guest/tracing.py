@@ -21,6 +21,16 @@ def name_no_tasks(guest: Guest) -> None:
     guest.write(TRACING + "options/record-cmd", "0")
 
 
+def read_trace(guest: Guest) -> str:
+    """Return what is in the buffer as text, its head first."""
+    return guest.run(["cat", TRACING + "trace"]).text
+
+
+def clear_trace(guest: Guest) -> None:
+    """Forget what was traced: opening the file for truncation does it."""
+    guest.run(["sh", "-c", f": > {TRACING}trace"])
+
+
 @contextmanager
 def probed(guest: Guest, name: str, *functions: str) -> Iterator[None]:
     """Have an event, `kprobes/NAME`, where the one of these functions begins that the kernel has.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from harness.guest.guest import Guest
-from harness.guest.tracing import TRACING, probed
+from harness.guest.tracing import clear_trace, probed, read_trace
 from harness.ksm.content import Kind
 from harness.ksm.counters import find_scanners
 from harness.ksm.memwork import MemWork
@@ -30,8 +30,7 @@ class Flush:
 
 def flushes(guest: Guest) -> list[Flush]:
     """Return what was traced, oldest first. Of the flags (`d..1.`) the fourth is the depth, a dot for 0."""
-    text = guest.run(["cat", TRACING + "trace"]).text
-    found = re.findall(r"-(\d+) +\[\d+\] ...(\S)\S* +\S+: flush: ", text)
+    found = re.findall(r"-(\d+) +\[\d+\] ...(\S)\S* +\S+: flush: ", read_trace(guest))
     return [Flush(int(pid), 0 if depth == "." else int(depth, 16)) for pid, depth in found]
 
 
@@ -45,7 +44,7 @@ def test_a_scanner_flushes_under_the_lock(merger: Merger, guest: Guest, work: Me
         area.protect(PROT_READ)
         no_lock = {flush.depth for flush in flushes(guest) if flush.pid == process.pid}
         assert len(no_lock) == 1, "mprotect() flushes with no lock of a page table's"
-        guest.run(["sh", "-c", f": > {TRACING}trace"])
+        clear_trace(guest)
         merger["run"] = RUN
         merger.passes(2)
         merger["run"] = STOP

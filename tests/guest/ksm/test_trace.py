@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from harness.guest.guest import Guest
-from harness.guest.tracing import TRACING, name_no_tasks
+from harness.guest.tracing import TRACING, clear_trace, name_no_tasks, read_trace
 from harness.ksm.content import Kind
 from harness.ksm.memwork import MemWork
 from harness.module.build import BuiltModule
@@ -52,17 +52,13 @@ class Tracer:
     def set(self, name: str, value: str) -> None:
         self.guest.write(TRACING + name, value)
 
-    def clear(self) -> None:
-        """Forget what was traced: opening the file for truncation does it."""
-        self.guest.run(["sh", "-c", f": > {TRACING}trace"])
-
     def take(self) -> list[Event]:
         """Return the events so far, oldest first, and forget them. Fails when some were lost."""
-        text = self.guest.run(["cat", TRACING + "trace"]).text
+        text = read_trace(self.guest)
         kept = re.search(r"entries-in-buffer/entries-written: (\d+)/(\d+)", text)
         assert kept
         assert kept[1] == kept[2], "the trace buffer was too small"
-        self.clear()
+        clear_trace(self.guest)
         return [Event(*found) for found in re.findall(r": (ksm_\w+): (.*)$", text, re.MULTILINE)]
 
 
@@ -80,7 +76,7 @@ def tracer(merger: Merger, guest: Guest) -> Iterator[Tracer]:
     tracer.set("buffer_size_kb", "4096")
     tracer.set("trace_clock", "counter")  # the order of events over all CPUs, whose clocks differ
     tracer.set("events/ksm/enable", "1")
-    tracer.clear()
+    clear_trace(guest)
     yield tracer
     if guest.healthy:
         tracer.set("events/ksm/enable", "0")
@@ -91,7 +87,7 @@ def test_the_scheduler_is_not_patched(tracer: Tracer, guest: Guest, work: MemWor
     """Else __schedule() notes the name of each task that it switches to, and lines show them."""
     work.process().map(pages=1).fill(Kind.FILLED, KEY)
     tracer.set("events/ksm/enable", "0")
-    lines = [line for line in guest.run(["cat", TRACING + "trace"]).text.splitlines() if "ksm_enter" in line]
+    lines = [line for line in read_trace(guest).splitlines() if "ksm_enter" in line]
     assert [line.split("-")[0].strip() for line in lines] == ["<...>"]
 
 
